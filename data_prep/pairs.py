@@ -1,0 +1,152 @@
+"""Whole sentences -> sentence pairs with an order, compiled. In: the pieces of a batch of documents. Out: a table of instances.
+
+An instance is two runs of pieces, A and B, given by their borders in the pieces, plus a label: nothing is copied here, and
+masks are drawn later from a stream of their own.
+
+ALBERT paper, section 3.1 (sentence-order prediction); google-research/albert, create_pretraining_data.py. Where this
+differs (no sentence is cut to fill an instance, short targets are drawn per instance, a lone sentence carries no order),
+docs/decisions.md has the reasons.
+"""
+
+import numpy as np
+from numba import njit
+
+from data_prep.random_streams import PAIRS, below, start, uniform
+from data_prep.schema import NO_LABEL
+
+SOP, NSP, NONE = 0, 1, 2
+OBJECTIVES = {"sop": SOP, "nsp": NSP, "none": NONE}
+
+A_BEGIN, A_END, B_BEGIN, B_END, LABEL, DOCUMENT, COPY = range(7)
+"""Columns of the table of instances. B_BEGIN = B_END: one segment."""
+
+BEGIN, END, IS_PART = range(3)
+"""Columns of the table of units: whole sentences, and the parts of sentences longer than the budget."""
+
+NUM_TRIES = 10
+"""Draws of a start for another document's sentences (nsp) before the instance goes without."""
+
+
+def text_budget(max_seq_length: int, pair_objective: str) -> int:
+    """Text pieces an instance can hold beside [CLS] and its [SEP]s."""
+    return max_seq_length - (2 if pair_objective == "none" else 3)
+
+
+@njit(cache=True)
+def cut_units(sentence_starts, document_starts, starts_word, budget):
+    """Sentences as units that fit the budget; only one longer than the budget is cut, at the last word start that fits.
+
+    A word longer than the budget is cut where the budget ends. Nothing is lost: units tile the pieces.
+
+    sentence_starts: int64 [sentences + 1], index of each sentence's first piece, then the number of pieces.
+    document_starts: int64 [documents + 1], index of each document's first sentence, then the number of sentences.
+    starts_word: bool [pieces].
+    Returns int64 [units, 3] (BEGIN, END, IS_PART) and int64 [documents + 1], index of each document's first unit.
+    """
+    num_pieces = sentence_starts[-1]
+    units = np.empty((len(sentence_starts) + 2 * (num_pieces // budget + 1), 3), np.int64)
+    first_units = np.zeros(len(document_starts), np.int64)
+    num_units = 0
+    for document in range(len(document_starts) - 1):
+        for sentence in range(document_starts[document], document_starts[document + 1]):
+            begin, sentence_end = sentence_starts[sentence], sentence_starts[sentence + 1]
+            is_part = int(sentence_end - begin > budget)
+            while begin < sentence_end:
+                end = min(begin + budget, sentence_end)
+                if end < sentence_end:
+                    while end > begin and not starts_word[end]:
+                        end -= 1
+                    if end == begin:
+                        end = begin + budget
+                if num_units == len(units):
+                    units = np.concatenate((units, np.empty_like(units)))
+                units[num_units] = begin, end, is_part
+                num_units += 1
+                begin = end
+        first_units[document + 1] = num_units
+    return units[:num_units].copy(), first_units
+
+
+@njit(cache=True)
+def pair(units, first_units, identities, seed, num_copies, budget, short_seq_prob, objective):
+    """Instances of all documents and copies, documents in order, the copies of one document together.
+
+    units, first_units: from `cut_units`. identities: int64 [documents, 2], (input index, offset) of each document.
+    budget: text pieces an instance may hold. objective: SOP, NSP or NONE.
+
+    - Target length: the budget, or with probability short_seq_prob uniform in [2, budget].
+    - Units are added while the total fits the budget, until it reaches the target and two are in (NONE: one).
+    - A takes the first a_end ~ U[1, n - 1] of n units, B the rest. SOP swaps them with p = 0.5 (label 1, else 0).
+    - One unit, or a part of a cut sentence among several: label -100. Such parts keep their order, in two segments.
+    - NSP: with p = 0.5, and for a lone sentence, B is whole sentences of another document of the batch (label 1), and the
+      sentences that were to be B open the next instance. Where no other document helps: label -100.
+
+    Returns int64 [instances, 7]. Under SOP and NONE the instances of one copy tile the pieces of its document.
+    """
+    table = np.empty((len(units) * num_copies, 7), np.int64)
+    row = 0
+    for document in range(len(first_units) - 1):
+        for copy in range(num_copies):
+            state = start(seed, PAIRS, copy, identities[document, 0], identities[document, 1])
+            first, last = first_units[document], first_units[document + 1]
+            while first < last:
+                target = budget if uniform(state) >= short_seq_prob else 2 + below(state, budget - 1)
+                stop = take(units, first, last, budget, target, 1 if objective == NONE else 2)
+                begin, end = units[first, BEGIN], units[stop - 1, END]
+                has_part = np.any(units[first:stop, IS_PART])
+                next_first = stop
+                middle = first + 1 + below(state, stop - first - 1) if stop - first > 1 else stop
+                border = units[middle - 1, END]
+                table[row] = begin, border, border, end, NO_LABEL, document, copy
+                if objective == NONE:
+                    table[row, :4] = begin, end, end, end
+                elif objective == SOP and stop - first > 1 and not has_part:
+                    if uniform(state) < 0.5:
+                        table[row, :5] = border, end, begin, border, 1
+                    else:
+                        table[row, LABEL] = 0
+                elif objective == NSP and not has_part:
+                    if stop - first > 1 and uniform(state) < 0.5:
+                        table[row, LABEL] = 0
+                    else:
+                        room = budget - (border - begin)
+                        other_begin, other_end = borrow(state, units, first_units, document, room, target - (border - begin))
+                        if other_end > other_begin:
+                            table[row, B_BEGIN : LABEL + 1] = other_begin, other_end, 1
+                            next_first = middle
+                row += 1
+                first = next_first
+    return table[:row].copy()
+
+
+@njit(cache=True)
+def take(units, first, last, budget, target, min_units):
+    """End of the run of units from `first` that fits the budget; it stops at the target once it holds min_units."""
+    length, stop = 0, first
+    while stop < last and length + units[stop, END] - units[stop, BEGIN] <= budget:
+        length += units[stop, END] - units[stop, BEGIN]
+        stop += 1
+        if length >= target and stop - first >= min_units:
+            break
+    return stop
+
+
+@njit(cache=True)
+def borrow(state, units, first_units, document, room, target):
+    """Borders of a run of whole sentences of a random other document that fits into `room` pieces; (0, 0) if none is found."""
+    num_others = len(first_units) - 2
+    for _ in range(NUM_TRIES if num_others > 0 else 0):
+        other = below(state, num_others)
+        other += int(other >= document)
+        first, last = first_units[other], first_units[other + 1]
+        if first == last:
+            continue
+        first += below(state, last - first)
+        for unit in range(first, last):
+            if units[unit, IS_PART]:
+                last = unit
+                break
+        stop = take(units, first, last, room, target, 1)
+        if stop > first:
+            return units[first, BEGIN], units[stop - 1, END]
+    return 0, 0
