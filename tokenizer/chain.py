@@ -1,0 +1,179 @@
+"""The chain from text to ids (normalizer, pre-tokenizer, Unigram model, post-processor), and its three files.
+
+It is exactly the chain that transformers' AlbertTokenizer builds for itself, because its `from_pretrained` rebuilds the chain from
+the vocabulary, the charsmap and do_lower_case/keep_accents, and drops whatever else tokenizer.json holds. Only this one survives.
+Source: transformers 5.23, models/albert/tokenization_albert.py; scores: AlbertConverter in convert_slow_tokenizer.py.
+"""
+
+import base64
+import functools
+import io
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import Unigram
+
+from tokenizer import special_tokens
+from tokenizer.errors import UserError
+from tokenizer.files import write_json, write_text
+
+MODEL_MAX_LENGTH = 512
+"""Pieces; the number of positions of every ALBERT."""
+
+DIGIT_COMMA_PENALTY = 100
+"""Taken off the score of pieces such as `7,`, so that text never yields them."""
+
+SPECIAL_IDS = {
+    special_tokens.PAD_TOKEN: special_tokens.PAD_ID,
+    special_tokens.UNK_TOKEN: special_tokens.UNK_ID,
+    special_tokens.CLS_TOKEN: special_tokens.CLS_ID,
+    special_tokens.SEP_TOKEN: special_tokens.SEP_ID,
+    special_tokens.MASK_TOKEN: special_tokens.MASK_ID,
+}
+
+Pieces = list[tuple[str, float]]
+"""(piece, log probability); the position is the id."""
+
+
+@functools.cache
+def nmt_nfkc_charsmap() -> bytes:
+    """SentencePiece's compiled table of nmt_nfkc, about 240 kB, taken from a model of six letters (some milliseconds)."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d e f"]),
+        model_writer=model,
+        vocab_size=32,
+        hard_vocab_limit=False,
+        normalization_rule_name="nmt_nfkc",
+        minloglevel=3,
+    )
+    return parse_model(model.getvalue())[1]
+
+
+def parse_model(spiece_model: bytes) -> tuple[Pieces, bytes]:
+    """(pieces with the scores of the chain, precompiled charsmap) of a SentencePiece model."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto.FromString(spiece_model)
+    pieces = [
+        (entry.piece, entry.score - DIGIT_COMMA_PENALTY if _is_digit_comma(entry.piece) else entry.score) for entry in proto.pieces
+    ]
+    return pieces, proto.normalizer_spec.precompiled_charsmap
+
+
+def build_normalizer(lower_case: bool, keep_accents: bool, charsmap: bytes) -> normalizers.Normalizer:
+    """What happens to text before it is cut into words."""
+    steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not keep_accents:
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if lower_case:
+        steps.append(normalizers.Lowercase())
+    return normalizers.Sequence([*steps, normalizers.Precompiled(charsmap)])
+
+
+def build_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
+    """The whole chain. Ids 0-4 of `pieces` are the special tokens."""
+    chain = Tokenizer(Unigram(pieces, unk_id=special_tokens.UNK_ID, byte_fallback=False))
+    chain.normalizer = build_normalizer(lower_case, keep_accents, charsmap)
+    chain.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    chain.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    cls, sep = special_tokens.CLS_TOKEN, special_tokens.SEP_TOKEN
+    chain.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(cls, special_tokens.CLS_ID), (sep, special_tokens.SEP_ID)],
+    )
+    chain.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_IDS])
+    return chain
+
+
+def build_guarded_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
+    """The same chain for text that spells special tokens: no string whatsoever gives it a forbidden id.
+
+    Their pieces get names with a space inside, and words reach the model without white space.
+    """
+    renamed = [
+        (f" {piece}" if number in special_tokens.FORBIDDEN_TEXT_IDS else piece, score)
+        for number, (piece, score) in enumerate(pieces)
+    ]
+    chain = build_chain(pieces, lower_case, keep_accents, charsmap)
+    guarded = Tokenizer(Unigram(renamed, unk_id=special_tokens.UNK_ID, byte_fallback=False))
+    guarded.normalizer, guarded.pre_tokenizer = chain.normalizer, chain.pre_tokenizer
+    return guarded
+
+
+def write_chain(folder: Path, spiece_model: bytes, lower_case: bool, keep_accents: bool) -> None:
+    """Write spiece.model, tokenizer.json and tokenizer_config.json; never ship the first without the other two."""
+    pieces, charsmap = parse_model(spiece_model)
+    chain = build_chain(pieces, lower_case, keep_accents, charsmap)
+    (folder / "spiece.model").write_bytes(spiece_model)
+    write_text(folder / "tokenizer.json", chain.to_str(pretty=True))
+    config = {
+        "tokenizer_class": "AlbertTokenizer",  # AutoTokenizer of transformers 4 refuses TokenizersBackend
+        "do_lower_case": lower_case,
+        "keep_accents": keep_accents,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],  # transformers 5 leaves out token_type_ids
+        "model_max_length": MODEL_MAX_LENGTH,
+        "pad_token": special_tokens.PAD_TOKEN,
+        "unk_token": special_tokens.UNK_TOKEN,
+        "cls_token": special_tokens.CLS_TOKEN,
+        "sep_token": special_tokens.SEP_TOKEN,
+        "mask_token": special_tokens.MASK_TOKEN,
+        "bos_token": special_tokens.CLS_TOKEN,
+        "eos_token": special_tokens.SEP_TOKEN,
+    }
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
+    """(pieces, lower_case, keep_accents, charsmap) from tokenizer.json and tokenizer_config.json, as `from_pretrained` takes them.
+
+    Raises:
+        UserError: a file is missing or unreadable, or this is not an ALBERT vocabulary with the special tokens at ids 0-4.
+    """
+    content, config = _read_json(folder, "tokenizer.json"), _read_json(folder, "tokenizer_config.json")
+    model = content.get("model") or {}
+    kind = config.get("tokenizer_class", "AlbertTokenizer")
+    if model.get("type") != "Unigram" or kind not in ("AlbertTokenizer", "AlbertTokenizerFast"):
+        raise UserError(f"{folder}: expected an ALBERT tokenizer (Unigram), found {kind} ({model.get('type')}). {_HINT}")
+    pieces = [(piece, score) for piece, score in model["vocab"]]
+    for token, number in SPECIAL_IDS.items():
+        there = pieces[number][0] if number < len(pieces) else "nothing"
+        if there != token:
+            raise UserError(f"{folder / 'tokenizer.json'}: expected {token} at id {number}, found {there}. {_HINT}")
+    normalizer = content.get("normalizer") or {}
+    charsmaps = [
+        base64.b64decode(step["precompiled_charsmap"])
+        for step in normalizer.get("normalizers", [normalizer])
+        if step.get("type") == "Precompiled"
+    ]
+    if not charsmaps:
+        raise UserError(f"{folder / 'tokenizer.json'}: no `Precompiled` normalizer in it. {_HINT}")
+    return pieces, config.get("do_lower_case", True), config.get("keep_accents", False), charsmaps[0]
+
+
+_HINT = "Give a folder made by `albert tokenizer`."
+
+
+def _read_json(folder: Path, name: str) -> dict:
+    path = Path(folder) / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not there, so {folder} is no tokenizer folder. {_HINT}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {_HINT}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). {_HINT}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object. {_HINT}")
+    return content
+
+
+def _is_digit_comma(piece: str) -> bool:
+    return len(piece) >= 2 and piece[-1] == "," and piece[-2].isdigit()
