@@ -51,7 +51,7 @@ def ngram_weights(max_ngram: int) -> np.ndarray:
 def mask(pieces, starts_word, table, identities, seed, counts, weights, vocab_size) -> Rows:
     """Lay out every instance and mask it; the random stream is that of (seed, "masks", copy, document).
 
-    pieces: int32, starts_word: bool, like each other. table: int64 [instances, 7] from `pairs.pair`, the instances of one
+    pieces: int32, starts_word: bool, like each other. table: int64 [instances, 8] from `pairs.pair`, the instances of one
     document and copy together. identities: int64 [documents, 2]. counts: from `prediction_counts`. weights: from
     `ngram_weights`. starts_word all true masks single pieces; weights of length 1 masks single words.
     """

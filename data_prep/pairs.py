@@ -17,7 +17,7 @@ from data_prep.schema import NO_LABEL
 SOP, NSP, NONE = 0, 1, 2
 OBJECTIVES = {"sop": SOP, "nsp": NSP, "none": NONE}
 
-A_BEGIN, A_END, B_BEGIN, B_END, LABEL, DOCUMENT, COPY = range(7)
+A_BEGIN, A_END, B_BEGIN, B_END, LABEL, DOCUMENT, COPY, NUM_UNITS = range(8)
 """Columns of the table of instances. B_BEGIN = B_END: one segment."""
 
 BEGIN, END, IS_PART = range(3)
@@ -81,9 +81,9 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
     - NSP: with p = 0.5, and for a lone sentence, B is whole sentences of another document of the batch (label 1), and the
       sentences that were to be B open the next instance. Where no other document helps: label -100.
 
-    Returns int64 [instances, 7]. Under SOP and NONE the instances of one copy tile the pieces of its document.
+    Returns int64 [instances, 8]. Under SOP and NONE the instances of one copy tile the pieces of its document.
     """
-    table = np.empty((len(units) * num_copies, 7), np.int64)
+    table = np.empty((len(units) * num_copies, 8), np.int64)
     row = 0
     for document in range(len(first_units) - 1):
         for copy in range(num_copies):
@@ -97,7 +97,7 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
                 next_first = stop
                 middle = first + 1 + below(state, stop - first - 1) if stop - first > 1 else stop
                 border = units[middle - 1, END]
-                table[row] = begin, border, border, end, NO_LABEL, document, copy
+                table[row] = begin, border, border, end, NO_LABEL, document, copy, stop - first
                 if objective == NONE:
                     table[row, :4] = begin, end, end, end
                 elif objective == SOP and stop - first > 1 and not has_part:
@@ -113,6 +113,7 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
                         other_begin, other_end = borrow(state, units, first_units, document, room, target - (border - begin))
                         if other_end > other_begin:
                             table[row, B_BEGIN : LABEL + 1] = other_begin, other_end, 1
+                            table[row, NUM_UNITS] = max(2, stop - first)
                             next_first = middle
                 row += 1
                 first = next_first

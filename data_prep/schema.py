@@ -71,7 +71,7 @@ class SplitCounts:
     masked_pieces: int
     """Pieces to predict in all rows."""
     one_sentence_instances: int
-    """Rows with one segment because they hold one sentence, or one part of a cut sentence."""
+    """Rows that hold one sentence, or one part of a cut sentence: too little for an order."""
     in_order_instances: int
     """Rows with order label 0."""
     swapped_instances: int
