@@ -1,0 +1,122 @@
+"""The `albert` command: one verb a stage. A verb's modules are imported only when it is called."""
+
+import pkgutil
+import sys
+from argparse import ArgumentError
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from typing import Any, NamedTuple, get_type_hints
+
+from tokenizer.errors import UserError
+
+
+class Verb(NamedTuple):
+    summary: str
+    options: str
+    """`module:dataclass` of its options."""
+    function: str
+    """`module:function` that takes them; an int it returns is the exit code."""
+
+
+VERBS = {
+    "tokenizer": Verb(
+        "train a SentencePiece vocabulary on raw text", "tokenizer.options:TokenizerOptions", "tokenizer.train:train_tokenizer"
+    ),
+    "prepare": Verb(
+        "turn raw text into Arrow shards of masked sentence pairs", "data_prep.options:PrepareOptions", "data_prep.prepare:prepare"
+    ),
+    "launch": Verb(
+        "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.run:LaunchOptions", "launch.run:launch"
+    ),
+    "export": Verb("write a checkpoint as a Hugging Face folder", "pretrain.export:ExportOptions", "pretrain.export:export"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb; the exit code is 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"albert {version('albert-pretraining')}")
+        return 0
+    name, *rest = arguments
+    if name not in VERBS:
+        print(f"albert: there is no verb `{name}`; choose one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        options = parse(name, pkgutil.resolve_name(VERBS[name].options), rest)
+        result = pkgutil.resolve_name(VERBS[name].function)(options)
+    except UserError as error:
+        print(f"albert {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"albert {name}: interrupted; nothing half-written was left under a final name", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: albert VERB [options]",
+            "",
+            "ALBERT from raw text to Hugging Face format. The verbs, in the order of use:",
+            "",
+            *lines,
+        ]
+        + ["", "`albert VERB --help` lists a verb's options; `albert --version` the release."]
+    )
+
+
+def parse(name: str, kind: type, arguments: list[str]) -> Any:
+    """The options of a verb from its command line; help comes from the docstrings under the fields.
+
+    Raises:
+        UserError: an option is unknown, missing or of the wrong type.
+    """
+    from jsonargparse import ArgumentParser
+
+    if name == "launch":
+        arguments = gather_overrides(arguments)
+    parser = ArgumentParser(prog=f"albert {name}", description=f"{VERBS[name].summary}.", exit_on_error=False)
+    hints, help_of = get_type_hints(kind), docstrings(kind)
+    for item in fields(kind):
+        required = item.default is MISSING and item.default_factory is MISSING
+        many = hints[item.name] == list[str]
+        default = {} if required else {"default": [] if many else item.default}
+        parser.add_argument(
+            f"--{item.name}",
+            type=str if many else hints[item.name],
+            nargs="+" if many else None,
+            required=required,
+            help=help_of[item.name],
+            **default,
+        )
+    try:
+        return kind(**vars(parser.parse_args(arguments)))
+    except ArgumentError as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"{message}. `albert {name} --help` lists the options.") from error
+
+
+def gather_overrides(arguments: list[str]) -> list[str]:
+    """`--section.field VALUE` and `--section.field=VALUE` become values of `--overrides`."""
+    kept, overrides = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--") and "." in argument.partition("=")[0]:
+            name, equals, value = argument.removeprefix("--").partition("=")
+            overrides.append(f"{name}={value if equals else next(rest, '')}")
+        else:
+            kept.append(argument)
+    return kept + (["--overrides", *overrides] if overrides else [])
+
+
+def docstrings(kind: type) -> dict[str, str]:
+    """Field name -> the docstring under it."""
+    from docstring_parser import parse_from_object
+
+    return {entry.args[1]: " ".join(entry.description.split()) for entry in parse_from_object(kind).meta if len(entry.args) > 1}

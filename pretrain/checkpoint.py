@@ -1,0 +1,155 @@
+"""Checkpoints without pickles: safetensors and JSON, complete or absent, checked before use.
+
+RUN/checkpoints/step-N/ holds model.safetensors, optimizer.safetensors, state.json and, written last, manifest.json with the SHA-256 of
+the others. The folder is written under a temporary name, fsynced and renamed. No RNG state is kept because there is none: dropout is
+seeded at each step from (seed, step, rank).
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tokenizer.errors import UserError
+from tokenizer.files import replace_folder, sha256_of_files, write_json
+
+FORMAT_VERSION = 1
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Write one checkpoint; `state` is plain JSON with at least `step`. Called by rank 0 alone."""
+    with replace_folder(folder) as temporary:
+        save_file(weights(model), temporary / "model.safetensors")
+        save_file(optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", {"format_version": FORMAT_VERSION} | state)
+        write_json(temporary / "manifest.json", {name: sha256_of_files(temporary / name) for name in FILES})
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore weights and optimizer state in place; return the checkpoint's `state`.
+
+    Raises:
+        UserError: the tensors are not those of this model.
+    """
+    load_weights(folder, model)
+    load_optimizer_tensors(folder, model, optimizer)
+    return read_state(folder)
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Restore the weights alone."""
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except RuntimeError as error:
+        raise UserError(f"{folder}: holds another model than the run config describes: {' '.join(str(error).split())}") from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint.
+
+    Raises:
+        UserError: it was written by a release whose format this one does not read.
+    """
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if state.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{folder}: checkpoint format {state.get('format_version')}, this release reads {FORMAT_VERSION}; "
+            "use the release that wrote the run."
+        )
+    return state
+
+
+def newest_good_checkpoint(checkpoints: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, or None if there are none at all; and one line for each damaged one passed over.
+
+    Raises:
+        UserError: checkpoints exist and none is whole.
+    """
+    damaged = []
+    for folder in reversed(list_checkpoints(checkpoints)):
+        fault = find_fault(folder)
+        if fault is None:
+            return folder, damaged
+        damaged.append(f"{folder}: {fault}")
+    if damaged:
+        listed = "\n".join(f"  - {line}" for line in damaged)
+        raise UserError(
+            f"{checkpoints}: no checkpoint is whole, so the run is not resumed:\n{listed}\n"
+            "Restore one from a backup, or start again with another --output."
+        )
+    return None, []
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Folders step-N, by N."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted((path for path in checkpoints.iterdir() if re.fullmatch(r"step-\d+", path.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def find_fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every file is there with the SHA-256 of the manifest."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for name in FILES:
+            if sha256_of_files(folder / name) != manifest[name]:
+                return f"{name} is damaged (its SHA-256 is not the manifest's)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"manifest.json cannot be used ({error})"
+    return None
+
+
+def delete_old_checkpoints(checkpoints: Path, *, keep_last: int, best_step: int | None) -> None:
+    """Keep the newest `keep_last` and the best."""
+    for folder in list_checkpoints(checkpoints)[:-keep_last]:
+        if step_of(folder) != best_step:
+            shutil.rmtree(folder)
+
+
+def delete_unfinished(checkpoints: Path) -> None:
+    """Remove temporary folders that a killed save left behind."""
+    if checkpoints.is_dir():
+        for path in checkpoints.glob(".step-*"):
+            shutil.rmtree(path)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimizer state as `KEY/PARAMETER`, e.g. `exp_avg/pooler.weight`."""
+    return {
+        f"{key}/{name}": value.contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restore the optimizer state; scalars such as AdamW's `step` stay where PyTorch keeps them, on the CPU."""
+    parameters = dict(model.named_parameters())
+    restored: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+    with safetensors.safe_open(folder / "optimizer.safetensors", framework="pt") as file:
+        for full_name in file.keys():  # noqa: SIM118  (safe_open is no dict)
+            key, name = full_name.split("/", 1)
+            if name not in parameters:
+                raise UserError(f"{folder}: holds optimizer state of {name}, which the run config's model lacks.")
+            value = file.get_tensor(full_name)
+            restored[name][key] = value.to(parameters[name].device) if value.dim() else value
+    for name, parameter in parameters.items():
+        if restored[name]:
+            optimizer.state[parameter] = restored[name]

@@ -1,0 +1,339 @@
+"""The run config: YAML and command-line overrides in, one frozen `RunConfig` out, or one error that lists every fault.
+
+Each field's default stands here and nowhere else. `vocab_size` and `max_seq_length` are read from the data's manifest.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from data_prep.schema import Manifest
+from tokenizer.errors import UserError
+
+FORMAT_VERSION = 1
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Count = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+OWNED_BY_US = {
+    "train_batch_size": "training.global_batch_size sets it",
+    "train_micro_batch_size_per_gpu": "training.micro_batch_size sets it",
+    "gradient_accumulation_steps": "it follows from training.global_batch_size and training.micro_batch_size",
+    "managed_gradient_accumulation": "the training loop accumulates",
+    "torch_autocast": "precision.dtype sets it",
+    "amp": "precision.dtype sets it",
+    "gradient_clipping": "optimizer.max_grad_norm sets it, and the optimizer clips",
+    "optimizer": "the section optimizer sets it; DeepSpeed's own Lamb clamps the trust ratio and is another optimizer",
+    "scheduler": "the section schedule sets it",
+    "prescale_gradients": "gradients are normalised by the masked pieces of the global batch",
+    "gradient_predivide_factor": "gradients are normalised by the masked pieces of the global batch",
+}
+"""DeepSpeed keys that the run config derives."""
+
+
+def check_deepspeed(extra: dict[str, Any]) -> dict[str, Any]:
+    """Refuse keys that would silently change the optimizer or the batch; docs/decisions.md has the measurements."""
+    faults = [f"{key}: cannot be set here: {why}" for key, why in OWNED_BY_US.items() if key in extra]
+    for key in ("bf16", "bfloat16", "fp16"):
+        if isinstance(extra.get(key), dict) and extra[key].get("enabled"):
+            faults.append(
+                f"{key}: enabled makes LAMB take a step with zero gradients or see flattened tensors, so its trust ratios are wrong; "
+                "set precision.dtype instead"
+            )
+    zero = extra.get("zero_optimization")
+    if isinstance(zero, dict) and zero.get("stage", 0) != 0:
+        faults.append(
+            f"zero_optimization.stage: must be 0, found {zero['stage']}: higher stages flatten the tensors, but LAMB's trust ratio "
+            "and the gradient clipping need them whole; ALBERT is small: xxlarge takes 3.8 GB a GPU at stage 0"
+        )
+    if faults:
+        raise ValueError("\n".join(faults))
+    return extra
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read."""
+
+    __pydantic_config__ = STRICT
+    path: Path
+    """Folder that `albert prepare` wrote; `albert launch --data` sets it."""
+    shuffle_seed: NotNegative = 0
+    """Seed of the order in which instances are read; a fresh order each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the model; the defaults are ALBERT base v2 (paper, table 1)."""
+
+    __pydantic_config__ = STRICT
+    embedding_size: Count = 128
+    """E, size of the factorised embeddings."""
+    hidden_size: Count = 768
+    """D."""
+    num_hidden_layers: Count = 12
+    """L, how many times a layer is applied."""
+    num_attention_heads: Count = 12
+    """H; must divide hidden_size."""
+    intermediate_size: Count = 3072
+    """F, inner size of the feed-forward block."""
+    num_hidden_groups: Count = 1
+    """Groups of consecutive layers that share weights; must divide num_hidden_layers."""
+    share: Literal["all", "attention", "ffn", "none"] = "all"
+    """Which block the layers of a group share (paper, table 4)."""
+    max_position_embeddings: Count = 512
+    """Longest sequence, in pieces, that the model can take."""
+    hidden_dropout: Probability = 0.0
+    """Dropout probability after embeddings, attention and feed-forward (v1 base to xlarge: 0.1)."""
+    attention_dropout: Probability = 0.0
+    """Dropout probability of attention weights (v1 base to xlarge: 0.1)."""
+    initializer_range: Positive = 0.02
+    """Standard deviation of the truncated normal that weights are drawn from."""
+    init_from: Path | None = None
+    """Hugging Face ALBERT folder to start from instead of random weights; its shape must be this one."""
+    seed: NotNegative = 0
+    """Seed of the initial weights."""
+
+    def __post_init__(self) -> None:
+        require_divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
+        require_divides("num_hidden_groups", self.num_hidden_groups, "num_hidden_layers", self.num_hidden_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """LAMB as google-research/albert codes it, or AdamW."""
+
+    __pydantic_config__ = STRICT
+    name: Literal["lamb", "adamw"] = "lamb"
+    """`lamb` has no bias correction and no clamp on the trust ratio."""
+    lr: Positive = 0.00176
+    """Peak learning rate (paper: 0.00176 at batch 4,096)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Not applied to biases and LayerNorm."""
+    beta1: Probability = 0.9
+    """Decay of the first moment."""
+    beta2: Probability = 0.999
+    """Decay of the second moment."""
+    eps: Positive = 1e-6
+    """Added to the root of the second moment."""
+    max_grad_norm: Positive = 1.0
+    """Global norm that gradients are clipped to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up to the peak, then linear decay to 0 at `total_steps`."""
+
+    __pydantic_config__ = STRICT
+    warmup_steps: NotNegative = 3125
+    """Optimizer steps from 0 to the peak."""
+    total_steps: Count = 125_000
+    """Optimizer steps at which the learning rate reaches 0."""
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps >= self.total_steps:
+            raise ValueError(f"warmup_steps: must be below total_steps {self.total_steps}, found {self.warmup_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, how much at a time."""
+
+    __pydantic_config__ = STRICT
+    steps: Count = 125_000
+    """Optimizer steps after which the run is done; at most schedule.total_steps."""
+    global_batch_size: Count = 4096
+    """Instances in one optimizer step, over all processes."""
+    micro_batch_size: Count = 32
+    """Most instances in one forward pass of one process; bounds memory, does not change the result."""
+    validate_every_n_steps: Count = 1000
+    """Steps between validations; the first is before step 1, the last after the last step."""
+    max_validation_instances: Count = 20_000
+    """Held-out instances that a validation reads at most."""
+    seed: NotNegative = 0
+    """Seed of dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionConfig:
+    """Arithmetic of forward and backward; weights and optimizer state are fp32 always."""
+
+    __pydantic_config__ = STRICT
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """`bf16` and `fp16` run under DeepSpeed's torch_autocast; `fp16` scales the loss."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the GPUs if there are any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save and what to keep."""
+
+    __pydantic_config__ = STRICT
+    every_n_steps: Count = 1000
+    """Steps between checkpoints; the last step is saved always."""
+    keep_last: Count = 3
+    """Newest checkpoints kept, beside the one with the lowest validation loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """Where figures go; RUN/metrics.jsonl is always written."""
+
+    __pydantic_config__ = STRICT
+    every_n_steps: Count = 50
+    """Steps between lines of training metrics."""
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """`offline` needs no account and no network."""
+    wandb_project: str = "albert"
+    """Project name in wandb."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that shapes a run."""
+
+    __pydantic_config__ = STRICT
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    deepspeed: Annotated[dict[str, Any], AfterValidator(check_deepspeed)] = field(default_factory=dict)
+    """Keys merged into the derived DeepSpeed config, except those that would break LAMB or the batch."""
+    format_version: int = FORMAT_VERSION
+    """Version of this file's layout."""
+
+    def __post_init__(self) -> None:
+        if self.training.steps > self.schedule.total_steps:
+            raise ValueError(
+                f"training.steps: must be at most schedule.total_steps {self.schedule.total_steps}, found {self.training.steps}"
+            )
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(f"format_version: this release reads {FORMAT_VERSION}, found {self.format_version}")
+
+
+MAY_DIFFER_ON_RESUME = ("training.steps", "training.micro_batch_size", "checkpoint.", "logging.")
+"""Fields, or sections, that a resumed run may change; the number of processes is no field."""
+
+
+def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
+    """Read YAML, apply `section.field` overrides (values as YAML), check everything.
+
+    Raises:
+        UserError: the file cannot be read, or any field is unknown, missing, of the wrong type or out of range; all are listed.
+    """
+    content = read_yaml(path)
+    for name, value in overrides:
+        section, _, key = name.partition(".")
+        target = content if not key else content.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise UserError(f"{path}: section {section} must hold fields, but is {target!r}.")
+        target[key or section] = parse_value(name, value)
+    return check_config(content, source=str(path))
+
+
+def check_config(content: dict[str, Any], *, source: str) -> RunConfig:
+    """A `RunConfig` from plain data; every fault in one `UserError`."""
+    content = {key: {} if value is None else value for key, value in content.items()}
+    try:
+        return TypeAdapter(RunConfig).validate_python(content)
+    except ValidationError as error:
+        faults = [line for fault in error.errors() for line in describe(fault).split("\n")]
+    listed = "\n".join(f"  - {fault}" for fault in faults)
+    raise UserError(f"{source}: {len(faults)} fault(s) in the run config:\n{listed}")
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Fields, as `section.field: old -> new`, that differ and may not differ on resume."""
+    before, after = flatten(to_plain(old)), flatten(to_plain(new))
+    return [
+        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not name.startswith(MAY_DIFFER_ON_RESUME)
+    ]
+
+
+def check_against_data(config: RunConfig, manifest: Manifest, num_procs: int) -> None:
+    """Faults between config and data.
+
+    Raises:
+        UserError: the data's sequences are longer than the model's positions, or the global batch is below the number of processes.
+    """
+    if manifest.max_seq_length > config.model.max_position_embeddings:
+        raise UserError(
+            f"model.max_position_embeddings: is {config.model.max_position_embeddings}, but {config.data.path} holds sequences of up to "
+            f"{manifest.max_seq_length} pieces. Raise it, or prepare with a smaller --max_seq_length."
+        )
+    if config.training.global_batch_size < num_procs:
+        raise UserError(
+            f"training.global_batch_size: is {config.training.global_batch_size}, below the {num_procs} processes. "
+            "Raise it or start fewer."
+        )
+
+
+def to_plain(config: RunConfig) -> dict[str, Any]:
+    """Nested dict of plain values, as written to RUN/config.yaml."""
+    return TypeAdapter(RunConfig).dump_python(config, mode="json")
+
+
+def require_divides(name: str, divisor: int, of: str, number: int) -> None:
+    if number % divisor:
+        raise ValueError(f"{name}: must divide {of} {number}, found {divisor}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give a YAML run config, e.g. configs/demo.yaml.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise UserError(f"{path}: expected sections such as `model:` and `training:`, found {type(content).__name__}.")
+    return content or {}
+
+
+def parse_value(name: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{name} {value}: the value is not valid YAML.") from error
+
+
+def describe(fault: Mapping[str, Any]) -> str:
+    """One line for one pydantic error (several for a check of ours), with the nearest known name for a misspelt key."""
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"{where}: is missing" + (" (albert launch --data DATA)" if where in ("data", "data.path") else "")
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner = RunConfig
+        for part in fault["loc"][:-1]:
+            owner = get_type_hints(owner)[str(part)]
+        near = difflib.get_close_matches(str(fault["loc"][-1]), [item.name for item in fields(owner)], n=1, cutoff=0.5)
+        return f"{where}: no such field" + (f"; did you mean {near[0]}?" if near else "")
+    if fault["type"] == "value_error":
+        return "\n".join(f"{where}.{line}".removeprefix(".") for line in str(fault["ctx"]["error"]).split("\n"))
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{where}: {message}, found {fault['input']!r}"
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

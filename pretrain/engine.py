@@ -1,0 +1,92 @@
+"""The one file that imports deepspeed: starts it, derives its config, and keeps to its private corners in one place.
+
+DeepSpeed runs at ZeRO stage 0 with fp32 weights and `torch_autocast`; the loop accumulates gradients freely and calls `step` once
+(`managed_gradient_accumulation: false`), so micro-batches and ranks may be of uneven number and size. docs/decisions.md has the
+measurements behind each choice; tests/test_engine.py names what changed if a later DeepSpeed behaves otherwise.
+"""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.config import PrecisionConfig, RunConfig
+from pretrain.distributed import world_size
+from pretrain.model import LossSums, MicroBatch
+from pretrain.rendezvous import fill_environment, local_rank
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(precision: PrecisionConfig) -> torch.device:
+    """The device of this process."""
+    kind = precision.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(kind, local_rank()) if kind == "cuda" else torch.device("cpu")
+
+
+def start_deepspeed(device: torch.device) -> None:
+    """Import deepspeed quietly for `device` and join the process group; single processes need no launcher."""
+    fill_environment()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    os.environ["DS_ACCELERATOR"] = device.type
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # On CPU this op would be compiled at the first start (84 s, needs a C++ compiler); it serves inference alone.
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
+
+
+def deepspeed_config(config: RunConfig) -> dict[str, Any]:
+    """DeepSpeed's dict, derived; keys of the section `deepspeed` are merged in (`check_deepspeed` has refused the harmful ones)."""
+    micro_batch_size = min(config.training.micro_batch_size, max(1, config.training.global_batch_size // world_size()))
+    derived = {
+        "train_micro_batch_size_per_gpu": micro_batch_size,  # nominal: only DeepSpeed's own counters use it
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.0,
+        "zero_optimization": {"stage": 0},
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }
+    if dtype := AUTOCAST_DTYPES.get(config.precision.dtype):
+        derived["torch_autocast"] = {"enabled": True, "dtype": str(dtype).removeprefix("torch.")}
+    return config.deepspeed | derived
+
+
+class Engine:
+    """A model and its optimizer under DeepSpeed: `forward` many times, `backward` after each, then `step` once."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig):
+        import deepspeed
+
+        self.optimizer = optimizer
+        self.deepspeed, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config))
+
+    @property
+    def model(self) -> nn.Module:
+        """The module itself, with unprefixed parameter names."""
+        return self.deepspeed.module
+
+    def forward(self, batch: MicroBatch) -> LossSums:
+        """Sums of losses, under autocast where the config asks for it."""
+        return self.deepspeed(batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss` to this rank's; nothing is sent. `step` averages over ranks, so scale by the world size."""
+        self.deepspeed.backward(loss, scale_wrt_gas=False)
+
+    def step(self) -> None:
+        """Average gradients over ranks, clip and update, clear gradients. With fp16 an overflow skips the update on all ranks."""
+        self.deepspeed.step()
+
+    @property
+    def grad_scaler(self) -> torch.amp.GradScaler | None:
+        """DeepSpeed's private fp16 loss scaler: its checkpoints leave it out, ours hold its `state_dict`."""
+        return self.deepspeed.torch_autocast_z0_gradscaler

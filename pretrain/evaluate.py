@@ -1,0 +1,55 @@
+"""Losses and accuracies: sums of a batch made into means over all ranks, and the held-out split."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.data import Split, micro_batches, rank_slice
+from pretrain.distributed import rank, sum_over_ranks, world_size
+from pretrain.engine import Engine
+from pretrain.model import IGNORED_LABEL, LossSums, MicroBatch
+
+
+def count(batches: list[MicroBatch]) -> Tensor:
+    """Masked pieces, labelled pairs and real pieces of some micro-batches: float64 (3,) on the CPU."""
+    counts = torch.zeros(3, dtype=torch.float64)
+    for batch in batches:
+        mask = batch.attention_mask_BT
+        pieces = batch.input_ids_BT.numel() if mask is None else mask.sum()
+        counts += torch.tensor([len(batch.mlm_labels_M), (batch.sop_labels_B != IGNORED_LABEL).sum(), pieces], dtype=torch.float64)
+    return counts
+
+
+def figures(sums: Tensor, masked: float, labelled: float) -> dict[str, float | None]:
+    """Means over the global batch from `LossSums` (4,) summed over ranks; sentence-order figures are None without labels."""
+    mlm_loss, mlm_correct, sop_loss, sop_correct = sums.tolist()
+    mlm_mean, sop_mean = mlm_loss / masked, sop_loss / labelled if labelled else None
+    return {
+        "loss": mlm_mean + (sop_mean or 0.0),
+        "mlm_loss": mlm_mean,
+        "sop_loss": sop_mean,
+        "mlm_accuracy": mlm_correct / masked,
+        "sop_accuracy": sop_correct / labelled if labelled else None,
+    }
+
+
+def stack(sums: list[LossSums]) -> Tensor:
+    """Sum of several micro-batches' `LossSums`: fp64 (4,) on the device."""
+    return torch.stack([torch.stack(list(each)).detach().double() for each in sums]).sum(0)
+
+
+@torch.no_grad()
+def validate(engine: Engine, split: Split, *, micro_batch_size: int, max_instances: int, device: torch.device) -> dict[str, Any]:
+    """Means over at most `max_instances` evenly spaced held-out instances, cut over the ranks, dropout off."""
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), max_instances)).astype(np.int64))
+    mine = rank_slice(chosen, rank(), world_size())
+    totals = torch.zeros(7, dtype=torch.float64)
+    engine.model.eval()
+    for batch in micro_batches(split, mine, micro_batch_size):
+        totals += torch.cat([stack([engine.forward(batch.to(device))]).cpu(), count([batch])])
+    engine.model.train()
+    sum_over_ranks(totals)
+    masked, labelled, _ = totals[4:].tolist()
+    return figures(totals[:4], masked, labelled) | {"instances": len(chosen)}

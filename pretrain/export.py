@@ -1,0 +1,93 @@
+"""A run's checkpoint as a Hugging Face folder: config, weights, tokenizer, model card."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from data_prep.schema import read_manifest
+from pretrain.checkpoint import find_fault, newest_good_checkpoint, read_state
+from pretrain.config import load_config
+from pretrain.hf_weights import hf_config, to_hf_weights
+from pretrain.model_card import model_card
+from tokenizer.errors import UserError
+from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `albert export`."""
+
+    run: Path
+    """Run folder that `albert launch` wrote."""
+    output: Path
+    """Folder to write; loads in every Albert class of transformers."""
+    checkpoint: str = "last"
+    """`last`, `best` (lowest validation loss), or a step."""
+
+
+def export(options: ExportOptions) -> dict[str, Any]:
+    """Write config.json, model.safetensors, the tokenizer's files and README.md; return what the last lines say.
+
+    Raises:
+        UserError: no run, no whole checkpoint of that name, or the output holds something else.
+    """
+    config = load_config(options.run / "config.yaml")
+    manifest = read_manifest(config.data.path)
+    check_output_folder(options.output, marker="config.json", what="export")
+    folder = choose_checkpoint(options.run / "checkpoints", options.checkpoint)
+    state = read_state(folder)
+    weights = load_file(folder / "model.safetensors")
+    with replace_folder(options.output) as temporary:
+        save_file(to_hf_weights(weights, config.model), temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", hf_config(config.model, manifest.vocab_size))
+        for name in TOKENIZER_FILES:
+            if (config.data.path / "tokenizer" / name).is_file():
+                shutil.copyfile(config.data.path / "tokenizer" / name, temporary / name)
+        set_model_max_length(temporary / "tokenizer_config.json", config.model.max_position_embeddings)
+        write_text(temporary / "README.md", model_card(config, manifest, state, read_metrics(options.run, state["step"])))
+    summary = {
+        "output": str(options.output),
+        "step": state["step"],
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+    }
+    print(f"exported step {summary['step']} ({summary['parameters']:,} parameters) to {options.output}")
+    return summary
+
+
+def choose_checkpoint(checkpoints: Path, which: str) -> Path:
+    """The folder of checkpoint `last`, `best` or a step."""
+    if which in ("last", "best"):
+        newest, damaged = newest_good_checkpoint(checkpoints)
+        for line in damaged:
+            print(f"damaged checkpoint passed over: {line}")
+        if newest is None:
+            raise UserError(f"{checkpoints}: there is no checkpoint yet. Start the run with `albert launch`.")
+        best = read_state(newest)["best"].get("step")
+        if which == "last" or best is None:
+            return newest
+        which = str(best)
+    folder = checkpoints / f"step-{which}"
+    if not folder.is_dir():
+        there = ", ".join(sorted(path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))) or "none"
+        raise UserError(f"--checkpoint {which}: no such checkpoint in {checkpoints}; give last, best or a step ({there}).")
+    if fault := find_fault(folder):
+        raise UserError(f"{folder}: {fault}. Choose another --checkpoint.")
+    return folder
+
+
+def set_model_max_length(path: Path, length: int) -> None:
+    """Tell the tokenizer how much this model takes; nothing else in its files changes."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, content | {"model_max_length": length})
+
+
+def read_metrics(run_folder: Path, step: int) -> list[dict[str, Any]]:
+    """Records of metrics.jsonl up to `step`."""
+    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["step"] <= step]

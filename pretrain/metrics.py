@@ -1,0 +1,127 @@
+"""Figures of a run: RUN/metrics.jsonl, a line on the terminal, and wandb. Rank 0 alone makes a `MetricsLog`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pretrain.config import LoggingConfig
+from tokenizer.files import write_text
+
+
+class MetricsLog:
+    """Appends records to metrics.jsonl, shows them, and hands them to wandb if that works; a run without wandb trains on."""
+
+    def __init__(self, run_folder: Path, config: LoggingConfig, *, plain_config: dict[str, Any], wandb_id: str | None, step: int):
+        truncate_after(run_folder / "metrics.jsonl", step)
+        self.file = (run_folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self.wandb_run = start_wandb(run_folder, config, plain_config, wandb_id)
+        self.wandb_id = self.wandb_run.id if self.wandb_run else wandb_id
+        """The run's id, for the checkpoint; None if wandb never started."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """`record` has `event` (train or validation), `step`, and figures."""
+        self.file.write(json.dumps(record) + "\n")
+        show(record)
+        figures = {f"{record['event']}/{key}": value for key, value in record.items() if key not in ("event", "step", "time")}
+        self.call_wandb("log", figures, step=record["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        self.call_wandb("finish")
+
+    def call_wandb(self, method: str, *arguments: Any, **options: Any) -> None:
+        """Call wandb; if it fails, say so and go on without it: a logger must not end a run."""
+        if self.wandb_run is None:
+            return
+        try:
+            getattr(self.wandb_run, method)(*arguments, **options)
+        except Exception as error:
+            print(f"wandb fails ({error}); the run goes on without it, metrics.jsonl is complete", file=sys.stderr)
+            self.wandb_run = None
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Drop records after `step`, which a run that was killed wrote beyond its last checkpoint, and a half-written last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def start_wandb(run_folder: Path, config: LoggingConfig, plain_config: dict[str, Any], wandb_id: str | None) -> Any | None:
+    """A wandb run, or None if it is disabled or cannot start (the reason is said)."""
+    if config.wandb == "disabled":
+        return None
+    try:
+        import wandb
+
+        return wandb.init(
+            project=config.wandb_project,
+            name=run_folder.name,
+            dir=run_folder,
+            id=wandb_id,
+            resume="allow" if config.wandb == "online" else None,
+            mode=config.wandb,
+            config=plain_config,
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
+        )
+    except Exception as error:
+        print(f"wandb does not start ({error}); the run goes on without it, metrics.jsonl is complete", file=sys.stderr)
+        return None
+
+
+def show(record: dict[str, Any]) -> None:
+    """One line; on a terminal, training lines overwrite each other."""
+    if record["event"] == "train":
+        text = (
+            f"step {record['step']}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  mlm {record['mlm_loss']:.4f}"
+            f"  sop acc {share(record['sop_accuracy'])}  lr {record['lr']:.2e}  grad {record['grad_norm']:.2f}"
+            f"  {record['tokens_per_second']:,.0f} tokens/s  ETA {format_seconds(record['eta_seconds'])}"
+        )
+    else:
+        text = (
+            f"step {record['step']}  validation: mlm {record['mlm_loss']:.4f} (unigram entropy {record['unigram_entropy']:.4f})"
+            f"  mlm acc {record['mlm_accuracy']:.3f}  sop acc {share(record['sop_accuracy'])}"
+        )
+    live = sys.stdout.isatty() and record["event"] == "train"
+    print(f"\r\033[K{text}" if sys.stdout.isatty() else text, end="" if live else "\n", flush=True)
+
+
+def share(value: float | None) -> str:
+    """A share, or `-` where there was nothing to count."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def format_seconds(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+class Throughput:
+    """Real pieces a second since the last reading; padding is not counted."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.began, self.pieces, self.steps = time.perf_counter(), 0.0, 0
+
+    def add(self, pieces: float) -> None:
+        self.pieces += pieces
+        self.steps += 1
+
+    def read(self) -> tuple[float, float]:
+        """(pieces a second, seconds a step) since the last reading."""
+        elapsed = max(time.perf_counter() - self.began, 1e-9)
+        rates = self.pieces / elapsed, elapsed / max(self.steps, 1)
+        self.restart()
+        return rates

@@ -1,0 +1,36 @@
+"""The environment variables by which processes find each other; no torch here, so the front door can use it."""
+
+import os
+import socket
+
+
+def fill_environment() -> None:
+    """Set the five rendezvous variables where the starter did not: from Slurm's, or for a single process.
+
+    Without them DeepSpeed asks for mpi4py (docs/decisions.md).
+    """
+    slurm = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in single.items():
+        if "SLURM_STEP_ID" in os.environ and name in slurm:
+            value = os.environ.get(slurm[name], value)
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(free_port()) if os.environ["WORLD_SIZE"] == "1" else "29500"
+
+
+def own_rank() -> int:
+    """This process's rank, also before the process group exists."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def local_rank() -> int:
+    """Number of this process on its node."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def free_port() -> int:
+    """A TCP port of this machine that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
