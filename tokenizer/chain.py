@@ -18,6 +18,9 @@ from tokenizer import special_tokens
 from tokenizer.errors import UserError
 from tokenizer.files import write_json, write_text
 
+FORMAT_VERSION = 1
+"""Of the tokenizer folder, in its manifest.json. A reader accepts this one and the one before."""
+
 MODEL_MAX_LENGTH = 512
 """Pieces; the number of positions of every ALBERT."""
 
@@ -141,7 +144,11 @@ def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
     kind = config.get("tokenizer_class", "AlbertTokenizer")
     if model.get("type") != "Unigram" or kind not in ("AlbertTokenizer", "AlbertTokenizerFast"):
         raise UserError(f"{folder}: expected an ALBERT tokenizer (Unigram), found {kind} ({model.get('type')}). {_HINT}")
-    pieces = [(piece, score) for piece, score in model["vocab"]]
+    _check_format_version(folder)
+    try:
+        pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'tokenizer.json'}: its vocabulary is not a list of (piece, score). {_HINT}") from error
     for token, number in SPECIAL_IDS.items():
         there = pieces[number][0] if number < len(pieces) else "nothing"
         if there != token:
@@ -158,6 +165,19 @@ def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
 
 
 _HINT = "Give a folder made by `albert tokenizer`."
+
+
+def _check_format_version(folder: Path) -> None:
+    """A downloaded ALBERT has no manifest.json; one of ours must be of a format that this release reads."""
+    if not (folder / "manifest.json").exists():
+        return
+    version = _read_json(folder, "manifest.json").get("format_version")
+    if version not in (FORMAT_VERSION - 1, FORMAT_VERSION) or version < 1:
+        raise UserError(
+            f"{folder / 'manifest.json'}: format_version is {version!r}, but this release reads {max(1, FORMAT_VERSION - 1)} to "
+            f"{FORMAT_VERSION}. Format version N is read by the releases that write N or N + 1 (`albert --version`); "
+            f"or make the folder again with `albert tokenizer`."
+        )
 
 
 def _read_json(folder: Path, name: str) -> dict:

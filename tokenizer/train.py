@@ -14,16 +14,13 @@ from importlib.metadata import version
 from tokenizers.normalizers import Normalizer
 
 from tokenizer.accents import LARGEST_SHARE, endangered_share
-from tokenizer.chain import build_normalizer, nmt_nfkc_charsmap, write_chain
+from tokenizer.chain import FORMAT_VERSION, build_normalizer, nmt_nfkc_charsmap, write_chain
 from tokenizer.corpus import Document, read_documents
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
 from tokenizer.options import TokenizerOptions, check_options
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
-
-FORMAT_VERSION = 1
-"""Of manifest.json."""
 
 MAX_LINE_BYTES = 4192
 """SentencePiece passes over longer lines without a word (its max_sentence_length), so they are cut."""
