@@ -76,6 +76,9 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
 
     - Target length: the budget, or with probability short_seq_prob uniform in [2, budget].
     - Units are added while the total fits the budget, until it reaches the target and two are in (NONE: one).
+    - SOP packs half of the copies from the document's end. A sentence that did not fit opens the next instance, and long
+      ones fail to fit more often: packed from the front alone, the longer of A and B came first in 60 % of the pairs of
+      length 64. From both sides alike, lengths tell nothing.
     - A takes the first a_end ~ U[1, n - 1] of n units, B the rest. SOP swaps them with p = 0.5 (label 1, else 0).
     - One unit, or a part of a cut sentence among several: label -100. Such parts keep their order, in two segments.
     - NSP: with p = 0.5, and for a lone sentence, B is whole sentences of another document of the batch (label 1), and the
@@ -89,47 +92,49 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
         for copy in range(num_copies):
             state = start(seed, PAIRS, copy, identities[document, 0], identities[document, 1])
             first, last = first_units[document], first_units[document + 1]
+            from_end = objective == SOP and uniform(state) < 0.5
             while first < last:
                 target = budget if uniform(state) >= short_seq_prob else 2 + below(state, budget - 1)
-                stop = take(units, first, last, budget, target, 1 if objective == NONE else 2)
-                begin, end = units[first, BEGIN], units[stop - 1, END]
-                has_part = np.any(units[first:stop, IS_PART])
-                next_first = stop
-                middle = first + 1 + below(state, stop - first - 1) if stop - first > 1 else stop
+                num = num_fitting(units, first, last, from_end, budget, target, 1 if objective == NONE else 2)
+                low, high = (last - num, last) if from_end else (first, first + num)
+                first, last = (first, low) if from_end else (high, last)
+                begin, end = units[low, BEGIN], units[high - 1, END]
+                middle = low + 1 + below(state, num - 1) if num > 1 else high
                 border = units[middle - 1, END]
-                table[row] = begin, border, border, end, NO_LABEL, document, copy, stop - first
+                has_part = np.any(units[low:high, IS_PART])
+                table[row] = begin, border, border, end, NO_LABEL, document, copy, num
                 if objective == NONE:
                     table[row, :4] = begin, end, end, end
-                elif objective == SOP and stop - first > 1 and not has_part:
+                elif objective == SOP and num > 1 and not has_part:
+                    table[row, LABEL] = 0
                     if uniform(state) < 0.5:
-                        table[row, :5] = border, end, begin, border, 1
-                    else:
-                        table[row, LABEL] = 0
+                        table[row, : LABEL + 1] = border, end, begin, border, 1
                 elif objective == NSP and not has_part:
-                    if stop - first > 1 and uniform(state) < 0.5:
+                    if num > 1 and uniform(state) < 0.5:
                         table[row, LABEL] = 0
                     else:
                         room = budget - (border - begin)
                         other_begin, other_end = borrow(state, units, first_units, document, room, target - (border - begin))
                         if other_end > other_begin:
                             table[row, B_BEGIN : LABEL + 1] = other_begin, other_end, 1
-                            table[row, NUM_UNITS] = max(2, stop - first)
-                            next_first = middle
+                            table[row, NUM_UNITS] = max(2, num)
+                            first = middle
                 row += 1
-                first = next_first
     return table[:row].copy()
 
 
 @njit(cache=True)
-def take(units, first, last, budget, target, min_units):
-    """End of the run of units from `first` that fits the budget; it stops at the target once it holds min_units."""
-    length, stop = 0, first
-    while stop < last and length + units[stop, END] - units[stop, BEGIN] <= budget:
-        length += units[stop, END] - units[stop, BEGIN]
-        stop += 1
-        if length >= target and stop - first >= min_units:
-            break
-    return stop
+def num_fitting(units, first, last, from_end, budget, target, min_units):
+    """How many of the units first .. last - 1, from the front or the end, fit the budget; stops at the target with min_units in."""
+    length = 0
+    for num in range(last - first):
+        unit = last - 1 - num if from_end else first + num
+        length += units[unit, END] - units[unit, BEGIN]
+        if length > budget:
+            return num
+        if length >= target and num + 1 >= min_units:
+            return num + 1
+    return last - first
 
 
 @njit(cache=True)
@@ -147,7 +152,7 @@ def borrow(state, units, first_units, document, room, target):
             if units[unit, IS_PART]:
                 last = unit
                 break
-        stop = take(units, first, last, room, target, 1)
-        if stop > first:
-            return units[first, BEGIN], units[stop - 1, END]
+        num = num_fitting(units, first, last, False, room, target, 1)
+        if num > 0:
+            return units[first, BEGIN], units[first + num - 1, END]
     return 0, 0
