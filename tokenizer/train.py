@@ -1,37 +1,25 @@
 """Corpus in, tokenizer folder out: SentencePiece learns the vocabulary on text that the exported chain has normalised.
 
-Settings: google-research/albert README, section SentencePiece. In memory are `input_sentence_size` lines at most.
+Settings: google-research/albert README, section SentencePiece. Memory is bounded by `input_sentence_size` lines.
 """
 
 import io
-import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 
-from tokenizers.normalizers import Normalizer
-
-from tokenizer.accents import LARGEST_SHARE, endangered_share
 from tokenizer.chain import FORMAT_VERSION, build_normalizer, nmt_nfkc_charsmap, write_chain
-from tokenizer.corpus import Document, read_documents
+from tokenizer.corpus import read_documents
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
 from tokenizer.options import TokenizerOptions, check_options
+from tokenizer.sample import MAX_LINE_BYTES, Sample, draw_sample
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
-
-MAX_LINE_BYTES = 4192
-"""SentencePiece passes over longer lines without a word (its max_sentence_length), so they are cut."""
 
 NUM_THREADS = 16
 """SentencePiece's default; fixed, because the number of threads decides the order of additions and so the bytes of the model."""
-
-NUM_SHOWN_LINES = 10
-
-_NOT_FOR_TRAINING = str.maketrans("\0\u2585", "  ")
-"""SentencePiece passes over a whole line that holds one of these (the second is its sign for unknown)."""
 
 
 def train_tokenizer(options: TokenizerOptions) -> dict:
@@ -46,12 +34,16 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
     check_options(options)
     check_output_folder(options.output, marker="manifest.json", what="tokenizer")
     documents = read_documents(options.input, text_field=options.text_field)
-    charsmap = nmt_nfkc_charsmap()
-    lines = TrainingLines(
-        documents, build_normalizer(options.lower_case, options.keep_accents, charsmap), options.keep_accents, options.seed
+    print("Reading the corpus ...", flush=True)
+    sample = draw_sample(
+        documents,
+        build_normalizer(options.lower_case, options.keep_accents, nmt_nfkc_charsmap()),
+        keep_accents=options.keep_accents,
+        sample_size=options.input_sentence_size,
+        seed=options.seed,
     )
-    print(f"Training a vocabulary of {options.vocab_size:,} pieces ...", flush=True)
-    spiece_model = _train_sentencepiece(lines, options)
+    print(f"Training {options.vocab_size:,} pieces on {len(sample.lines):,} lines ...", flush=True)
+    spiece_model = _train_sentencepiece(sample.lines, options)
     with replace_folder(options.output) as folder:
         write_chain(folder, spiece_model, options.lower_case, options.keep_accents)
         encoder = Encoder.load(folder)
@@ -60,111 +52,30 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             "tokenizer_sha256": encoder.sha256,
             "vocab_size": encoder.vocab_size,
             "options": {name: value for name, value in asdict(options).items() if name not in ("input", "output")},
-            "num_documents": lines.num_documents,
-            "num_lines": lines.num_lines,
-            "num_characters": lines.character_counts.total(),
-            "num_unknown_characters": lines.num_characters_outside(encoder.pieces),
+            "num_documents": sample.num_documents,
+            "num_lines": sample.num_lines,
+            "num_characters": sample.character_counts.total(),
+            "num_unknown_characters": _num_unknown_characters(sample, encoder.pieces),
             "versions": {name: version(name) for name in ("sentencepiece", "tokenizers")},
         }
         write_json(folder / "manifest.json", manifest)
-    _show(lines.shown, encoder)
+    _show(sample.shown, encoder)
     print(
-        f"{options.output}: {encoder.vocab_size:,} pieces from {lines.num_documents:,} documents, {lines.num_lines:,} lines, "
+        f"{options.output}: {encoder.vocab_size:,} pieces from {sample.num_documents:,} documents, {sample.num_lines:,} lines, "
         f"{manifest['num_characters']:,} characters ({manifest['num_unknown_characters']:,} of them unknown to the vocabulary)."
     )
     return manifest
 
 
-class TrainingLines:
-    """Iterates once over the corpus as lines for SentencePiece, and keeps the counts; an exception of the reader stays in `error`.
-
-    SentencePiece turns exceptions of its iterator into text, so the caller asks for `error` afterwards.
-    """
-
-    def __init__(self, documents: Iterable[Document], normalizer: Normalizer, keep_accents: bool, seed: int) -> None:
-        self.num_documents = 0
-        self.num_lines = 0
-        """Lines of text in the corpus, before long ones are cut."""
-        self.character_counts: Counter[str] = Counter()
-        """Characters after normalisation, without white space."""
-        self.shown: list[str] = []
-        """Raw lines drawn from the whole corpus."""
-        self.error: BaseException | None = None
-        self._documents = documents
-        self._normalizer = normalizer
-        self._raw_counts: Counter[str] | None = None if keep_accents else Counter()
-        self._random = random.Random(seed)
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for document in self._documents:
-                self.num_documents += 1
-                for line in document.text.split("\n"):
-                    yield from self._prepare(line)
-            self._refuse_destructive_stripping()
-        except BaseException as error:
-            self.error = error
-            raise
-
-    def num_characters_outside(self, pieces: list[str]) -> int:
-        """How many characters of the corpus no piece stands for alone: those are encoded as <unk>."""
-        known = {piece for piece in pieces if len(piece) == 1}
-        return sum(count for character, count in self.character_counts.items() if character not in known)
-
-    def _prepare(self, line: str) -> Iterator[str]:
-        normalised = self._normalizer.normalize_str(line).translate(_NOT_FOR_TRAINING)
-        words = normalised.split()
-        if not words:
-            return
-        self.num_lines += 1
-        if self._raw_counts is not None:
-            self._raw_counts.update(line)
-        if len(self.shown) < NUM_SHOWN_LINES:
-            self.shown.append(line)
-        elif (place := self._random.randrange(self.num_lines)) < NUM_SHOWN_LINES:  # reservoir sampling
-            self.shown[place] = line
-        text = " ".join(words)
-        self.character_counts.update("".join(words))
-        yield from cut_line(text)
-
-    def _refuse_destructive_stripping(self) -> None:
-        if self._raw_counts is None:
-            return
-        share, scripts = endangered_share(self._raw_counts)
-        if share > LARGEST_SHARE:
-            raise UserError(
-                f"--keep_accents false: {share:.1%} of the letters are {', '.join(scripts[:5])}, where marks carry meaning and "
-                f"stripping them destroys words (at most {LARGEST_SHARE:.0%} is let through). Use --keep_accents true."
-            )
-
-
-def cut_line(line: str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[str]:
-    """The line in parts of at most `max_bytes` UTF-8 bytes, cut at spaces where there are any, else between characters."""
-    if 4 * len(line) <= max_bytes:
-        yield line
-        return
-    raw = line.encode("utf-8")
-    start = 0
-    while len(raw) - start > max_bytes:
-        end = raw.rfind(b" ", start + 1, start + max_bytes + 1)
-        if end < 0:
-            end = start + max_bytes
-            while raw[end] & 0xC0 == 0x80:  # inside a character
-                end -= 1
-        yield raw[start:end].decode("utf-8")
-        start = end + (raw[end] == 0x20)
-    if start < len(raw):
-        yield raw[start:].decode("utf-8")
-
-
-def _train_sentencepiece(lines: TrainingLines, options: TokenizerOptions) -> bytes:
+def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes:
+    """The model's bytes; empties `lines` as SentencePiece copies them."""
     import sentencepiece
 
-    sentencepiece.set_random_generator_seed(options.seed)  # otherwise each run draws other lines
     model = io.BytesIO()
+    lines.reverse()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=_drain(lines),
             model_writer=model,
             model_type="unigram",
             vocab_size=options.vocab_size,
@@ -183,10 +94,19 @@ def _train_sentencepiece(lines: TrainingLines, options: TokenizerOptions) -> byt
             minloglevel=3,
         )
     except RuntimeError as error:
-        if lines.error is not None:
-            raise lines.error from None
         raise _explain(str(error), options) or error from error
     return model.getvalue()
+
+
+def _drain(lines: list[bytes]) -> Iterator[bytes]:
+    while lines:
+        yield lines.pop()
+
+
+def _num_unknown_characters(sample: Sample, pieces: list[str]) -> int:
+    """Characters of the corpus that are no piece of their own: they become <unk>, unless a longer piece covers them."""
+    known = set(pieces)
+    return sum(count for character, count in sample.character_counts.items() if character not in known)
 
 
 def _explain(message: str, options: TokenizerOptions) -> UserError | None:
