@@ -430,11 +430,21 @@ def test_all_bad_options_are_listed_at_once(tmp_path):
         assert f"--{name}: expected" in message
 
 
-def test_an_output_that_holds_something_else_is_left_alone(corpus, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+@pytest.mark.parametrize("names", [["notes.txt"], ["manifest.json", "train-00000.arrow"], ["spiece.model", "model.safetensors"]])
+def test_an_output_that_holds_something_else_is_left_alone(corpus, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         train_tokenizer(TokenizerOptions(input=[str(corpus)], output=tmp_path, vocab_size=500))
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
+
+def test_an_earlier_tokenizer_is_replaced(tmp_path):
+    (tmp_path / "a.txt").write_text("the state of the union is strong\n")
+    for vocab_size in (26, 28):
+        train_tokenizer(TokenizerOptions(input=[str(tmp_path / "a.txt")], output=tmp_path / "out", vocab_size=vocab_size))
+    assert Encoder.load(tmp_path / "out").vocab_size == 28
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
 
 
 def test_an_interrupt_leaves_nothing_and_is_not_swallowed(tmp_path, monkeypatch):

@@ -18,6 +18,9 @@ from tokenizer import special_tokens
 from tokenizer.errors import UserError
 from tokenizer.files import write_json, write_text
 
+FILE_NAMES = frozenset(["spiece.model", "tokenizer.json", "tokenizer_config.json", "manifest.json"])
+"""All that a tokenizer folder holds."""
+
 FORMAT_VERSION = 1
 """Of the tokenizer folder, in its manifest.json. A reader accepts this one and the one before."""
 
