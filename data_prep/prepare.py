@@ -30,8 +30,8 @@ from tokenizer.files import check_output_folder, replace_folder
 NOT_IN_THE_BYTES = ("input", "tokenizer", "output", "workers", "seed", "max_seq_length")
 """Options that the manifest's `options` leave out: paths and workers shape no byte, the others have fields of their own."""
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
-"""The last is left out where the tokenizer has none."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "manifest.json")
+"""The last two are left out where the tokenizer has none, such as a downloaded one."""
 
 
 def prepare(options: PrepareOptions) -> dict:
