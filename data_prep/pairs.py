@@ -148,7 +148,7 @@ def borrow(state, units, first_units, document, room, target):
         if first == last:
             continue
         first += below(state, last - first)
-        for unit in range(first, last):
+        for unit in range(first, min(last, first + room)):
             if units[unit, IS_PART]:
                 last = unit
                 break
