@@ -2,7 +2,7 @@
 
 import pkgutil
 import sys
-from argparse import ArgumentError
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from typing import Any, NamedTuple, get_type_hints
@@ -79,9 +79,12 @@ def parse(name: str, kind: type, arguments: list[str]) -> Any:
     """
     from jsonargparse import ArgumentParser
 
+    from launch.config_reference import docstrings, help_text
+
+    parser = ArgumentParser(prog=f"albert {name}", description=f"{VERBS[name].summary}.", exit_on_error=False)
     if name == "launch":
         arguments = gather_overrides(arguments)
-    parser = ArgumentParser(prog=f"albert {name}", description=f"{VERBS[name].summary}.", exit_on_error=False)
+        parser.formatter_class, parser.epilog = RawDescriptionHelpFormatter, help_text()
     hints, help_of = get_type_hints(kind), docstrings(kind)
     for item in fields(kind):
         required = item.default is MISSING and item.default_factory is MISSING
@@ -113,10 +116,3 @@ def gather_overrides(arguments: list[str]) -> list[str]:
         else:
             kept.append(argument)
     return kept + (["--overrides", *overrides] if overrides else [])
-
-
-def docstrings(kind: type) -> dict[str, str]:
-    """Field name -> the docstring under it."""
-    from docstring_parser import parse_from_object
-
-    return {entry.args[1]: " ".join(entry.description.split()) for entry in parse_from_object(kind).meta if len(entry.args) > 1}

@@ -19,6 +19,7 @@ import yaml
 from data_prep.schema import read_manifest
 from pretrain.config import RunConfig, check_against_data, differences, load_config, to_plain
 from pretrain.rendezvous import free_port
+from pretrain.report import read_report
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
@@ -59,7 +60,7 @@ def launch(options: LaunchOptions) -> int:
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
             return 0
-        for stale in ("DONE", "STOP"):
+        for stale in ("DONE", "STOP", "state.json"):
             (run_folder / stale).unlink(missing_ok=True)
         write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
         num_procs = options.num_procs or default_num_procs(config)
@@ -139,7 +140,7 @@ def default_num_procs(config: RunConfig) -> int:
 def run_workers(run_folder: Path, num_procs: int, config: RunConfig) -> int:
     """Start DeepSpeed's launcher in a process group of its own, wait, and say how it ended."""
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(run_folder / "no-hostfile")]
-    command += ["--num_gpus", str(num_procs), "--master_port", str(free_port()), "--no_local_rank", "--log_level", "error"]
+    command += ["--num_gpus", str(num_procs), "--master_port", str(free_port()), "--no_local_rank", "--log_level", "critical"]
     command += ["--module", "pretrain", str(run_folder / "config.yaml")]
     child = subprocess.Popen(command, env=worker_environment(num_procs), start_new_session=True)
     with forwarded_signals(child, run_folder / "STOP"):
@@ -182,10 +183,7 @@ def outcome(run_folder: Path, return_code: int) -> int:
     """The exit code from what the workers wrote; success needs the DONE marker."""
     if return_code == 0 and (run_folder / "DONE").exists():
         return 0
-    try:
-        state = json.loads((run_folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        state = {"exit_code": None, "message": "the workers did not start"}
+    state = read_report(run_folder)
     if state["exit_code"] in EXPLAINED:
         return state["exit_code"]
     reason = state["message"] or "the workers ended without a report (killed, or out of memory?)"

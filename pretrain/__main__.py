@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pretrain.distributed import barrier, shut_down
 from pretrain.rendezvous import own_rank
+from pretrain.report import read_report, write_report
 from pretrain.train import Diagnosis, Preempted, train
 from tokenizer.errors import UserError
-from tokenizer.files import write_json
 
 OUTCOMES = {UserError: ("user error", 2), Preempted: ("preempted", 3), Diagnosis: ("stopped by diagnosis", 4)}
 
@@ -21,29 +21,26 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m pretrain RUN/config.yaml (written by `albert launch`; it takes no overrides)", file=sys.stderr)
         return 2
     run_folder = Path(arguments[0]).resolve().parent
-    report(run_folder, "running", None, "")
+    if own_rank() == 0:
+        write_report(run_folder, "running", None, "")
     status, code, message = "done", 0, ""
     try:
         train(run_folder)
     except Exception as error:
         status, code = OUTCOMES.get(type(error), ("crashed", 1))
-        message = str(error)
+        message = str(error) if code != 1 else f"{type(error).__name__}: {error}"
+        if code == 1 and read_report(run_folder).get("exit_code") is not None:
+            return 1  # torn down because another rank ended; that one has said why
         if code == 1:
-            message = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-    report(run_folder, status, code, message)
+    if own_rank() == 0 or code in (1, 2):
+        write_report(run_folder, status, code, message)
     if code == 2 or (code in (3, 4) and own_rank() == 0):
         print(message, file=sys.stderr, flush=True)
     if code in (0, 3, 4):  # all ranks come here together; the first to leave makes the launcher end the others
         barrier()
         shut_down()
     return code
-
-
-def report(run_folder: Path, status: str, code: int | None, message: str) -> None:
-    """RUN/state.json, by rank 0; a crash or user error by whichever rank it hits."""
-    if own_rank() == 0 or code in (1, 2):
-        write_json(run_folder / "state.json", {"format_version": 1, "status": status, "exit_code": code, "message": message})
 
 
 if __name__ == "__main__":

@@ -237,7 +237,9 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunCon
     content = read_yaml(path)
     for name, value in overrides:
         section, _, key = name.partition(".")
-        target = content if not key else content.setdefault(section, {})
+        if key and content.get(section) is None:
+            content[section] = {}
+        target = content[section] if key else content
         if not isinstance(target, dict):
             raise UserError(f"{path}: section {section} must hold fields, but is {target!r}.")
         target[key or section] = parse_value(name, value)

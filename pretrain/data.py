@@ -92,12 +92,13 @@ def permute(indices: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     """
     half_bits = np.uint64(max(1, (max(1, size - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half_bits)) - 1)
+    round_keys = [mix(key, np.uint64(number)) for number in range(FEISTEL_ROUNDS)]
     walking = indices.astype(np.uint64)
     outside = np.ones(len(walking), dtype=bool)
     while outside.any():
         left, right = walking[outside] >> half_bits, walking[outside] & mask
-        for round_number in range(FEISTEL_ROUNDS):
-            left, right = right, left ^ (mix(key + np.uint64(round_number), right) & mask)
+        for round_key in round_keys:
+            left, right = right, left ^ (mix(round_key, right) & mask)
         walking[outside] = (left << half_bits) | right
         outside = walking >= size
     return walking.astype(np.int64)

@@ -1,0 +1,40 @@
+# `make demo` and `make test` need Python 3.11 to 3.13, git and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+WORK ?= work
+
+.PHONY: help venv demo test lint clean
+
+help:
+	@echo "make venv   the environment alone, in .venv"
+	@echo "make demo   raw text -> vocabulary -> data -> training -> export, on the bundled corpus (a few minutes on 2 cores)"
+	@echo "make test   the test suite"
+	@echo "make lint   ruff"
+	@echo "make clean  remove WORK (work/), not .venv"
+
+venv: .venv/installed
+
+demo: .venv/installed
+	$(BIN)/python -m launch.demo --work $(WORK)
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(WORK)
+
+# DeepSpeed is installed without its compiled operators: at ZeRO stage 0 none is used.
+.venv/installed: setup.cfg requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Python {v[0]}.{v[1]}: 3.11 to 3.13 is needed; give one with PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers]'
+	touch $@
+
+.venv/installed-test: .venv/installed
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers,test]'
+	touch $@

@@ -1,0 +1,104 @@
+"""The run config: every fault in one error, overrides, presets, and the page that documents it."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.config_reference import config_fields, page
+from pretrain.config import check_config, differences, load_config, to_plain
+from tokenizer.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_survives_a_round_trip(path):
+    config = load_config(path, [("data.path", "some/data")])
+    assert check_config(to_plain(config), source="again") == config
+
+
+def test_all_recipes_of_the_readme_are_there():
+    sizes = {f"albert_{size}_{version}" for size in ("base", "large", "xlarge", "xxlarge") for version in ("v1", "v2")}
+    assert {path.stem for path in CONFIGS} == sizes | {"demo", "single_24gb"}
+
+
+def test_all_faults_come_in_one_error_with_their_fields():
+    content = {
+        "data": {"path": "x"},
+        "optimzer": {},
+        "optimizer": {"lr": -1, "beta3": 0.5},
+        "training": {"steps": "many", "global_batch_size": 0},
+        "model": {"share": "some", "hidden_dropout": 1.0},
+    }
+    with pytest.raises(UserError) as error:
+        check_config(content, source="run.yaml")
+    text = str(error.value)
+    assert text.startswith("run.yaml: 7 fault(s)")
+    assert "optimzer: no such field; did you mean optimizer?" in text
+    assert "optimizer.beta3: no such field; did you mean beta" in text
+    for field in ("optimizer.lr", "training.steps", "training.global_batch_size", "model.share", "model.hidden_dropout"):
+        assert f"- {field}: " in text
+
+
+@pytest.mark.parametrize(
+    ("section", "content", "field"),
+    [
+        ("model", {"hidden_size": 100, "num_attention_heads": 12}, "model.num_attention_heads: must divide hidden_size 100"),
+        ("model", {"num_hidden_layers": 5, "num_hidden_groups": 2}, "model.num_hidden_groups: must divide num_hidden_layers 5"),
+        ("schedule", {"warmup_steps": 10, "total_steps": 10}, "schedule.warmup_steps: must be below total_steps 10"),
+        ("training", {"steps": 200_000}, "training.steps: must be at most schedule.total_steps 125000"),
+        ("deepspeed", {"bf16": {"enabled": True}}, "deepspeed.bf16: enabled makes LAMB"),
+        ("deepspeed", {"fp16": {"enabled": True}}, "deepspeed.fp16: enabled makes LAMB"),
+        ("deepspeed", {"zero_optimization": {"stage": 1}}, "deepspeed.zero_optimization.stage: must be 0, found 1"),
+        ("deepspeed", {"optimizer": {"type": "Lamb"}}, "deepspeed.optimizer: cannot be set here"),
+        ("deepspeed", {"gradient_clipping": 1.0}, "deepspeed.gradient_clipping: cannot be set here"),
+        ("deepspeed", {"train_batch_size": 8}, "deepspeed.train_batch_size: cannot be set here"),
+    ],
+)
+def test_relations_and_deepspeed_keys_that_break_training_are_refused(section, content, field):
+    with pytest.raises(UserError) as error:
+        check_config({"data": {"path": "x"}, section: content}, source="run.yaml")
+    assert field in str(error.value)
+
+
+def test_harmless_deepspeed_keys_are_merged():
+    from pretrain.engine import deepspeed_config
+
+    config = check_config({"data": {"path": "x"}, "deepspeed": {"comms_logger": {"enabled": False}}}, source="run.yaml")
+    merged = deepspeed_config(config)
+    assert merged["comms_logger"] == {"enabled": False}
+    assert merged["zero_optimization"] == {"stage": 0}
+    assert merged["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+
+
+def test_overrides_win_over_the_file_and_exponents_are_numbers(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optimizer: {lr: 1e-3}\ntraining:\n")
+    config = load_config(path, [("data.path", "d"), ("optimizer.lr", "5e-4"), ("training.steps", "7")])
+    assert (config.optimizer.lr, config.training.steps) == (5e-4, 7)
+    with pytest.raises(UserError, match=r"training\.stepz: no such field; did you mean steps"):
+        load_config(path, [("data.path", "d"), ("training.stepz", "7")])
+
+
+@pytest.mark.parametrize("text", ["model: [", "- a list", "model: 3", "\x00"])
+def test_a_file_that_is_no_config_is_a_user_error(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"run\.yaml"):
+        load_config(path, [("data.path", "d")])
+
+
+def test_only_the_listed_fields_may_differ_on_resume():
+    def config(**sections):
+        return check_config({"data": {"path": "x"}} | sections, source="run.yaml")
+
+    free = {"training": {"steps": 3, "micro_batch_size": 1}, "checkpoint": {"keep_last": 9}, "logging": {"every_n_steps": 9}}
+    assert differences(config(), config(**free)) == []
+    changed = differences(config(), config(training={"global_batch_size": 8}, deepspeed={"comms_logger": {}}))
+    assert [line.partition(":")[0] for line in changed] == ["deepspeed", "deepspeed.comms_logger", "training.global_batch_size"]
+
+
+def test_every_field_is_documented_and_the_page_is_current():
+    assert [entry.name for entry in config_fields() if not entry.meaning] == []
+    assert (ROOT / "docs" / "config.md").read_text() == page(), "run: python -m launch.config_reference > docs/config.md"

@@ -1,0 +1,188 @@
+"""The model against the published parameter counts and against Hugging Face's own implementation."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from pretrain.config import ModelConfig
+from pretrain.hf_weights import hf_config, load_hf_weights, to_hf_weights
+from pretrain.model import Albert, MicroBatch
+from tokenizer.errors import UserError
+from tokenizer.special_tokens import PAD_ID
+
+transformers = pytest.importorskip("transformers", reason="parity with Hugging Face needs the extra `transformers`")
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PRESETS = [f"albert_{size}_{version}" for version in ("v1", "v2") for size in ("base", "large", "xlarge", "xxlarge")]
+TINY = ModelConfig(
+    embedding_size=16, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40
+)
+SHARING = [("all", 1), ("all", 2), ("attention", 1), ("ffn", 2), ("none", 1)]
+
+
+def preset_model(name: str) -> ModelConfig:
+    return ModelConfig(**yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"])
+
+
+def make_model(config: ModelConfig, vocab_size: int = 50) -> Albert:
+    """Weights large enough that every part of the network matters, biases and LayerNorm included."""
+    model = Albert(config, vocab_size).eval()
+    generator = torch.Generator().manual_seed(1)
+    model.initialize(0.2, generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def make_batch(config: ModelConfig, vocab_size: int = 50, *, padded: bool) -> MicroBatch:
+    generator = torch.Generator().manual_seed(2)
+    rows, length = 3, min(24, config.max_position_embeddings)
+    ids = torch.randint(5, vocab_size, (rows, length), generator=generator)
+    real = torch.ones(rows, length, dtype=torch.bool)
+    if padded:
+        real[1, length // 2 :] = False
+        real[2, length - 3 :] = False
+        ids[~real] = PAD_ID
+    segments = (torch.arange(length) >= 5).long().expand(rows, -1) * real
+    return MicroBatch(
+        input_ids_BT=ids,
+        segment_ids_BT=segments,
+        attention_mask_BT=real if padded else None,
+        mlm_index_M=torch.tensor([1, 4, length + 2, 2 * length + 3]),
+        mlm_labels_M=torch.tensor([7, 8, 9, 10]),
+        sop_labels_B=torch.tensor([0, 1, -100]),
+    )
+
+
+def hugging_face(model: Albert, config: ModelConfig, folder: Path, vocab_size: int = 50):
+    """`AlbertForPreTraining`, loaded from an exported folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(hf_config(config, vocab_size)))
+    save_file(to_hf_weights(model.state_dict(), config), folder / "model.safetensors", metadata={"format": "pt"})
+    return transformers.AlbertForPreTraining.from_pretrained(folder, output_loading_info=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "encoder", "with_heads"),
+    [
+        ("base", 11_683_584, 11_813_810),
+        ("large", 17_683_968, 17_847_474),
+        ("xlarge", 58_724_864, 59_021_490),
+        ("xxlarge", 222_595_584, 223_158_450),
+    ],
+)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_presets_have_the_published_parameter_counts(size, version, encoder, with_heads):
+    config = preset_model(f"albert_{size}_{version}")
+    with torch.device("meta"):
+        model = Albert(config, 30_000)
+    heads = sum(p.numel() for name, p in model.named_parameters() if "head" in name)
+    assert sum(p.numel() for p in model.parameters()) == with_heads
+    assert with_heads - heads == encoder
+    dropout = 0.1 if version == "v1" and size != "xxlarge" else 0.0
+    assert (config.hidden_dropout, config.attention_dropout) == (dropout, dropout)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_logits_of_scaled_down_presets_equal_hugging_face(preset, padded, tmp_path):
+    config = preset_model(preset)
+    config = replace(config, hidden_size=8 * config.num_attention_heads, intermediate_size=32 * config.num_attention_heads)
+    config = replace(config, embedding_size=16, num_hidden_layers=3, max_position_embeddings=40)
+    compare_logits(config, tmp_path, padded=padded)
+
+
+@pytest.mark.parametrize(("share", "groups"), SHARING)
+def test_logits_of_every_way_of_sharing_equal_hugging_face(share, groups, tmp_path):
+    compare_logits(replace(TINY, share=share, num_hidden_groups=groups), tmp_path, padded=True)
+
+
+def compare_logits(config: ModelConfig, folder: Path, *, padded: bool) -> None:
+    model = make_model(config)
+    theirs, info = hugging_face(model, config, folder)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    batch = make_batch(config, padded=padded)
+    with torch.no_grad():
+        mlm_logits, sop_logits = model.logits(batch)
+        mask = None if batch.attention_mask_BT is None else batch.attention_mask_BT.long()
+        output = theirs.eval()(batch.input_ids_BT, attention_mask=mask, token_type_ids=batch.segment_ids_BT)
+    expected = output.prediction_logits.flatten(0, 1)[batch.mlm_index_M]
+    assert expected.std() > 0.1  # logits that do not differ would prove nothing
+    # fp32, a few hundred terms a sum: the error of a reordered sum is a few 1e-7 of logits of size 1 to 10
+    torch.testing.assert_close(mlm_logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sop_logits, output.sop_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_sums_equal_hugging_face_losses(tmp_path):
+    model = make_model(TINY)
+    theirs, _ = hugging_face(model, TINY, tmp_path)
+    batch = make_batch(TINY, padded=True)._replace(sop_labels_B=torch.tensor([0, 1, 1]))
+    labels = torch.full(batch.input_ids_BT.shape, -100)
+    labels.view(-1)[batch.mlm_index_M] = batch.mlm_labels_M
+    with torch.no_grad():
+        sums = model(batch)
+        output = theirs.eval()(
+            batch.input_ids_BT,
+            attention_mask=batch.attention_mask_BT.long(),
+            token_type_ids=batch.segment_ids_BT,
+            labels=labels,
+            sentence_order_label=batch.sop_labels_B,
+        )
+    torch.testing.assert_close(sums.mlm_loss / 4 + sums.sop_loss / 3, output.loss, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "groups"), SHARING)
+def test_init_from_an_export_gives_the_same_weights(share, groups, tmp_path):
+    config = replace(TINY, share=share, num_hidden_groups=groups)
+    model = make_model(config)
+    hugging_face(model, config, tmp_path)
+    fresh = Albert(config, 50)
+    load_hf_weights(fresh, config, tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+def test_init_from_a_bare_albert_model(tmp_path):
+    theirs = transformers.AlbertModel(transformers.AlbertConfig(**hf_config(TINY, 50)))
+    theirs.save_pretrained(tmp_path)
+    model = Albert(TINY, 50)
+    load_hf_weights(model, TINY, tmp_path)
+    assert torch.equal(model.pooler.weight, theirs.pooler.weight)
+    assert torch.equal(model.encoder.ffns[0].up.weight, theirs.encoder.albert_layer_groups[0].albert_layers[0].ffn.weight)
+
+
+def test_init_from_another_shape_names_every_difference(tmp_path):
+    hugging_face(make_model(TINY), TINY, tmp_path)
+    other = replace(TINY, hidden_size=64, num_hidden_layers=2)
+    with pytest.raises(UserError, match=r"(?s)hidden_size: the folder has 32, this run 64.*num_hidden_layers"):
+        load_hf_weights(Albert(other, 50), other, tmp_path)
+
+
+def test_initial_weights_are_a_truncated_normal_with_zero_biases():
+    model = Albert(replace(TINY, hidden_size=128), 2000)
+    model.initialize(0.02, torch.Generator().manual_seed(0))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            assert torch.all(parameter == (1.0 if "layer_norm.weight" in name else 0.0)), name
+    words = model.embeddings.word.weight
+    assert words.abs().max() <= 0.04
+    # a normal cut at two standard deviations has 0.880 of the standard deviation; 32,000 draws: standard error 0.4 %
+    assert words.std().item() == pytest.approx(0.880 * 0.02, rel=0.015)
+
+
+def test_padding_does_not_change_a_row():
+    model = make_model(TINY)
+    padded = make_batch(TINY, padded=True)
+    length = int(padded.attention_mask_BT[1].sum())
+    with torch.no_grad():
+        alone = model.hidden_states(padded.input_ids_BT[1:2, :length], padded.segment_ids_BT[1:2, :length], None)
+        together = model.hidden_states(padded.input_ids_BT, padded.segment_ids_BT, padded.attention_mask_BT)
+    torch.testing.assert_close(together[1:2, :length], alone, atol=1e-5, rtol=1e-5)
