@@ -52,6 +52,8 @@ def launch(options: LaunchOptions) -> int:
     """
     run_folder = options.output.absolute()
     config = read_run_config(options)
+    num_procs = options.num_procs or default_num_procs(config)
+    check_against_data(config, read_manifest(config.data.path), num_procs)
     check_output_folder(run_folder, marker="config.yaml", what="run")
     run_folder.mkdir(exist_ok=True)
     with lock(run_folder):
@@ -63,9 +65,7 @@ def launch(options: LaunchOptions) -> int:
         for stale in ("DONE", "STOP", "state.json"):
             (run_folder / stale).unlink(missing_ok=True)
         write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
-        num_procs = options.num_procs or default_num_procs(config)
-        check_against_data(config, read_manifest(config.data.path), num_procs)
-        return run_workers(run_folder, num_procs, config)
+        return run_workers(run_folder, num_procs)
 
 
 def read_run_config(options: LaunchOptions) -> RunConfig:
@@ -137,7 +137,7 @@ def default_num_procs(config: RunConfig) -> int:
     return torch.cuda.device_count() or 1
 
 
-def run_workers(run_folder: Path, num_procs: int, config: RunConfig) -> int:
+def run_workers(run_folder: Path, num_procs: int) -> int:
     """Start DeepSpeed's launcher in a process group of its own, wait, and say how it ended."""
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(run_folder / "no-hostfile")]
     command += ["--num_gpus", str(num_procs), "--master_port", str(free_port()), "--no_local_rank", "--log_level", "critical"]

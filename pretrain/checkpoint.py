@@ -60,8 +60,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if state.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{folder}: checkpoint format {state.get('format_version')}, this release reads {FORMAT_VERSION}; "
-            "use the release that wrote the run."
+            f"{folder}: format_version {state.get('format_version')} was written by a later release; this one reads {FORMAT_VERSION}. "
+            "Install the release that wrote it (`albert --version` there)."
         )
     return state
 

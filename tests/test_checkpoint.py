@@ -1,0 +1,139 @@
+"""Checkpoints in-process: whole or refused, kept or deleted, and the golden one that every release must read."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.checkpoint import (
+    delete_old_checkpoints,
+    find_fault,
+    list_checkpoints,
+    load_checkpoint,
+    newest_good_checkpoint,
+    read_state,
+    save_checkpoint,
+)
+from pretrain.config import ModelConfig, OptimizerConfig, load_config
+from pretrain.metrics import truncate_after
+from pretrain.model import Albert
+from pretrain.optimizer import build_optimizer
+from tokenizer.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden" / "run"
+MODEL = ModelConfig(
+    embedding_size=4, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=4, max_position_embeddings=8
+)
+
+
+def make_model(name: str = "lamb", steps: int = 2):
+    """A tiny model and its optimizer after some steps on made-up gradients."""
+    model = Albert(MODEL, 20)
+    model.initialize(0.02, torch.Generator().manual_seed(0))
+    optimizer = build_optimizer(model, OptimizerConfig(name=name))
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return model, optimizer
+
+
+def save_steps(folder: Path, *steps: int) -> None:
+    for step in steps:
+        save_checkpoint(folder / f"step-{step}", *make_model(), {"step": step})
+
+
+@pytest.mark.parametrize("name", ["lamb", "adamw"])
+def test_weights_and_optimizer_state_come_back_bitwise(name, tmp_path):
+    model, optimizer = make_model(name)
+    save_checkpoint(tmp_path / "step-2", model, optimizer, {"step": 2, "wandb_id": "abc"})
+    other, other_optimizer = make_model(name, steps=0)
+    state = load_checkpoint(tmp_path / "step-2", other, other_optimizer)
+    assert (state["step"], state["wandb_id"]) == (2, "abc")
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert optimizer.state[ours].keys() == other_optimizer.state[theirs].keys()
+        for key, value in optimizer.state[ours].items():
+            assert torch.equal(value, other_optimizer.state[theirs][key]), key
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+def test_any_damage_is_found_and_the_one_before_taken(name, damage, tmp_path):
+    save_steps(tmp_path, 9, 10)
+    path = tmp_path / "step-10" / name
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    folder, damaged = newest_good_checkpoint(tmp_path)
+    assert folder == tmp_path / "step-9"
+    assert len(damaged) == 1
+    assert damaged[0].startswith(f"{tmp_path}/step-10: ")
+
+
+def test_no_checkpoint_is_a_start_and_none_whole_is_an_error(tmp_path):
+    assert newest_good_checkpoint(tmp_path / "absent") == (None, [])
+    save_steps(tmp_path, 1)
+    (tmp_path / "step-1" / "state.json").unlink()
+    with pytest.raises(UserError, match=r"(?s)no checkpoint is whole.*state\.json is missing"):
+        newest_good_checkpoint(tmp_path)
+
+
+def test_the_last_k_and_the_best_are_kept_in_order_of_steps(tmp_path):
+    save_steps(tmp_path, 8, 9, 10, 11)
+    delete_old_checkpoints(tmp_path, keep_last=2, best_step=8)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step-8", "step-10", "step-11"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    save_steps(tmp_path, 1)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path / "step-2", *make_model(), {"step": 2})
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+    assert find_fault(tmp_path / "step-1") is None
+
+
+def test_weights_of_another_model_are_a_user_error(tmp_path):
+    save_steps(tmp_path, 1)
+    model = Albert(MODEL, 21)
+    with pytest.raises(UserError, match="another model"):
+        load_checkpoint(tmp_path / "step-1", model, build_optimizer(model, OptimizerConfig()))
+
+
+def test_a_format_of_another_release_is_named(tmp_path):
+    save_steps(tmp_path, 1)
+    path = tmp_path / "step-1" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 7}))
+    with pytest.raises(UserError, match="format_version 7"):
+        read_state(tmp_path / "step-1")
+
+
+def test_the_golden_run_of_format_version_1_still_opens():
+    """Made once by `save_checkpoint(GOLDEN / "checkpoints" / "step-2", *make_model(), {...})` and `to_plain` of its config."""
+    config = load_config(GOLDEN / "config.yaml")
+    assert config.model == MODEL
+    folder, damaged = newest_good_checkpoint(GOLDEN / "checkpoints")
+    assert damaged == []
+    model, optimizer = make_model(steps=0)
+    assert load_checkpoint(folder, model, optimizer)["step"] == 2
+    expected, expected_optimizer = make_model()
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)  # to fp32 rounding: kernels may sum in another order
+        torch.testing.assert_close(optimizer.state[ours]["exp_avg_sq"], expected_optimizer.state[theirs]["exp_avg_sq"])
+
+
+def test_metrics_beyond_the_checkpoint_and_a_torn_line_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    truncate_after(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -1,0 +1,132 @@
+"""The `albert` command: verbs, help, speed of the front door, shadowed packages, errors without tracebacks."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ALBERT
+from synthetic import write_synthetic_data
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albert):
+    output = albert("--help").stdout
+    assert re.findall(r"^  (\w+)  ", output, re.MULTILINE) == ["tokenizer", "prepare", "launch", "export"]
+    code = "import sys; sys.argv = ['albert', '--help']; import runpy\ntry: runpy.run_path(%r, run_name='__main__')\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'deepspeed', 'transformers', 'numba', 'pyarrow', 'jsonargparse') if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code % str(ALBERT)], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "launch", "export"])
+def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(albert, verb):
+    output = albert(verb, "--help").stdout
+    assert "--output" in output
+    options = re.findall(r"^  --(\w+)", output, re.MULTILINE)
+    assert len(options) >= 3
+    for option in options:
+        assert re.search(rf"--{option}\b[^\n]*\n? +\S+ \S+ \S+", output), option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["lunch"], "there is no verb `lunch`; choose one of tokenizer, prepare, launch, export"),
+        (["export", "--run", "x"], "required: output"),
+        (["export", "--run", "x", "--output", "y", "--chekpoint", "last"], "--chekpoint"),
+        (["tokenizer", "--input", "x", "--output", "y", "--vocab_size", "many"], "vocab_size"),
+        (["launch", "--config", "absent.yaml", "--output", "y"], "absent.yaml: cannot be read"),
+        (
+            ["launch", "--config", str(ROOT / "configs/demo.yaml"), "--data", "absent", "--output", "y"],
+            "absent/manifest.json: not found",
+        ),
+        (
+            ["launch", "--config", str(ROOT / "configs/demo.yaml"), "--data", "a", "--output", "y", "--overrides", "steps"],
+            "section.field",
+        ),
+        (["export", "--run", "absent", "--output", "y"], "absent/config.yaml: cannot be read"),
+    ],
+)
+def test_user_errors_are_short_name_the_culprit_and_leave_nothing(albert, arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = albert(*arguments, code=2).stderr
+    assert expected in error
+    assert "Traceback" not in error
+    assert len(error.splitlines()) < 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_launch_lists_config_and_data_faults_together(albert, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optimzer: {lr: 1}\ntraining: {steps: -1, micro_batch_size: none}\n")
+    error = albert(
+        "launch", "--config", path, "--data", tmp_path / "absent", "--output", tmp_path / "run", "--num_procs", 0, code=2
+    ).stderr
+    for part in (
+        "optimzer: no such field",
+        "training.steps",
+        "training.micro_batch_size",
+        "manifest.json: not found",
+        "--num_procs: must be",
+    ):
+        assert part in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_launch_refuses_a_model_too_short_for_the_data_and_a_folder_of_other_things(albert, tmp_path):
+    data = write_synthetic_data(tmp_path / "data")
+    options = ("--config", ROOT / "configs/demo.yaml", "--data", data)
+    error = albert("launch", *options, "--output", tmp_path / "run", "--model.max_position_embeddings", 16, code=2).stderr
+    assert "model.max_position_embeddings: is 16" in error
+    error = albert(
+        "launch", *options, "--output", tmp_path / "run", "--num_procs", 3, "--training.global_batch_size", 2, code=2
+    ).stderr
+    assert "training.global_batch_size: is 2, below the 3 processes" in error
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "love.txt").write_text("dear")
+    assert "holds something else" in albert("launch", *options, "--output", tmp_path / "letters", code=2).stderr
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["love.txt"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "data_prep", "pretrain", "launch"])
+def test_a_package_that_hides_ours_is_named_in_one_line(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    finished = subprocess.run([str(ALBERT), "--help"], capture_output=True, text=True, env=environment)
+    assert finished.returncode == 1
+    assert (
+        finished.stderr
+        == f"albert: the package `{name}` at {tmp_path / name} hides ours; take it out of PYTHONPATH or uninstall it\n"
+    )
+
+
+def test_folders_of_the_working_folder_hide_nothing(albert, tmp_path, monkeypatch):
+    for name in ("tokenizer", "pretrain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong package')")
+    monkeypatch.chdir(tmp_path)
+    data = write_synthetic_data(tmp_path / "data")
+    shutil.copy(ROOT / "configs" / "demo.yaml", "demo.yaml")
+    small = ["--model.hidden_size", 16, "--model.num_hidden_layers", 1, "--training.global_batch_size", 4]
+    albert(
+        "launch",
+        "--config",
+        "demo.yaml",
+        "--data",
+        data,
+        "--output",
+        "run",
+        *small,
+        "--training.steps",
+        1,
+        "--logging.wandb",
+        "disabled",
+    )
+    assert (tmp_path / "run" / "DONE").exists()
