@@ -1,0 +1,61 @@
+"""What only a GPU shows; skipped without one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import write_synthetic_data
+
+from pretrain.model import Albert
+from pretrain.optimizer import build_optimizer, set_lr
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--model.hidden_size", 64, "--training.global_batch_size", 8, "--training.steps", 6, "--logging.every_n_steps", 1]
+SMALL += ["--logging.wandb", "disabled", "--checkpoint.every_n_steps", 3]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_synthetic_data(tmp_path_factory.mktemp("data") / "synthetic")
+
+
+def losses(run_folder: Path) -> list[float]:
+    lines = map(json.loads, (run_folder / "metrics.jsonl").read_text().splitlines())
+    return [record["mlm_loss"] for record in lines if record["event"] == "train"]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_a_run_on_the_gpu_follows_the_run_on_the_cpu(albert, data, tmp_path, dtype):
+    for device, precision in (("cpu", "fp32"), ("cuda", dtype)):
+        where = ("--config", ROOT / "configs" / "demo.yaml", "--data", data, "--output", tmp_path / device)
+        albert("launch", *where, *SMALL, "--precision.device", device, "--precision.dtype", precision, "--num_procs", 1)
+    # bf16 keeps 8 bits, averaged over some forty pieces a step
+    np.testing.assert_allclose(losses(tmp_path / "cuda"), losses(tmp_path / "cpu"), rtol=1e-4 if dtype == "fp32" else 0.02)
+
+
+def test_a_resumed_run_on_the_gpu_has_the_same_losses(albert, data, tmp_path):
+    where = ("--config", ROOT / "configs" / "demo.yaml", "--data", data, "--precision.device", "cuda", "--precision.dtype", "bf16")
+    albert("launch", *where, *SMALL, "--output", tmp_path / "whole", "--num_procs", 1)
+    albert("launch", *where, *SMALL, "--output", tmp_path / "halves", "--num_procs", 1, "--training.steps", 3)
+    albert("launch", *where, *SMALL, "--output", tmp_path / "halves", "--num_procs", 1)
+    np.testing.assert_allclose(losses(tmp_path / "halves"), losses(tmp_path / "whole"), rtol=1e-3)
+
+
+def test_a_lamb_step_on_the_gpu_waits_for_nothing():
+    from pretrain.config import ModelConfig, OptimizerConfig
+
+    model = Albert(ModelConfig(embedding_size=8, hidden_size=16, num_attention_heads=2, intermediate_size=16), 40).cuda()
+    optimizer = build_optimizer(model, OptimizerConfig())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")  # any wait for the device raises
+    try:
+        set_lr(optimizer, 1e-3)
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
