@@ -1,8 +1,8 @@
 """Checkpoints without pickles: safetensors and JSON, complete or absent, checked before use.
 
-RUN/checkpoints/step-N/ holds model.safetensors, optimizer.safetensors, state.json and, written last, manifest.json with the SHA-256 of
-the others. The folder is written under a temporary name, fsynced and renamed. No RNG state is kept because there is none: dropout is
-seeded at each step from (seed, step, rank).
+RUN/checkpoints/step-N/ holds model.safetensors, optimizer.safetensors, state.json and, written last, manifest.json with the
+SHA-256 of the others. The folder is written under a temporary name, fsynced and renamed. No RNG state is kept because there is
+none: dropout is seeded at each step from (seed, step, rank).
 """
 
 import json
@@ -60,8 +60,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if state.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{folder}: format_version {state.get('format_version')} was written by a later release; this one reads {FORMAT_VERSION}. "
-            "Install the release that wrote it (`albert --version` there)."
+            f"{folder}: format_version {state.get('format_version')} was written by a later release; this one reads "
+            f"{FORMAT_VERSION}. Install the release that wrote it (`albert --version` there)."
         )
     return state
 

@@ -188,7 +188,8 @@ class RunConfig:
             )
         if self.format_version != FORMAT_VERSION:
             raise ValueError(
-                f"format_version: this release reads {FORMAT_VERSION}, found {self.format_version}; install the release that wrote it"
+                f"format_version: this release reads {FORMAT_VERSION}, found {self.format_version}; "
+                "install the release that wrote it"
             )
 
 
@@ -243,8 +244,8 @@ def check_against_data(config: RunConfig, manifest: Manifest, num_procs: int) ->
     """
     if manifest.max_seq_length > config.model.max_position_embeddings:
         raise UserError(
-            f"model.max_position_embeddings: is {config.model.max_position_embeddings}, but {config.data.path} holds sequences of up to "
-            f"{manifest.max_seq_length} pieces. Raise it, or prepare with a smaller --max_seq_length."
+            f"model.max_position_embeddings: is {config.model.max_position_embeddings}, but {config.data.path} holds sequences "
+            f"of up to {manifest.max_seq_length} pieces. Raise it, or prepare with a smaller --max_seq_length."
         )
     if config.training.global_batch_size < num_procs:
         raise UserError(

@@ -76,7 +76,7 @@ def open_shard(path: Path) -> list[pa.RecordBatch]:
 
 
 def sample_rows(samples: np.ndarray, num_rows: int, seed: int) -> np.ndarray:
-    """Rows (int64) of the samples (int64, counted from the start of the run): each epoch of `num_rows` is a permutation of its own."""
+    """Rows (int64) of the samples (int64, counted from the start of the run): each epoch is a permutation of its own."""
     epochs = samples // num_rows
     rows = np.empty_like(samples)
     for epoch in np.unique(epochs):

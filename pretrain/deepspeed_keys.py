@@ -24,8 +24,8 @@ def check_deepspeed(extra: dict[str, Any]) -> dict[str, Any]:
     for key in ("bf16", "bfloat16", "fp16"):
         if isinstance(extra.get(key), dict) and extra[key].get("enabled"):
             faults.append(
-                f"{key}: enabled makes LAMB take a step with zero gradients or see flattened tensors, so its trust ratios are wrong; "
-                "set precision.dtype instead"
+                f"{key}: enabled makes LAMB take a step with zero gradients or see flattened tensors, so its trust ratios are "
+                "wrong; set precision.dtype instead"
             )
     zero = extra.get("zero_optimization")
     if isinstance(zero, dict) and zero.get("stage", 0) != 0:

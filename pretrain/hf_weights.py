@@ -1,7 +1,7 @@
 """Names and shapes of Hugging Face's `AlbertForPreTraining`, to and from ours.
 
-Where blocks are shared in a way that Hugging Face cannot express (`share` other than `all`), every layer becomes a hidden group of its
-own, holding equal copies of the shared weights.
+Where blocks are shared in a way that Hugging Face cannot express (`share` other than `all`), every layer becomes a hidden group of
+its own, holding equal copies of the shared weights.
 """
 
 import json

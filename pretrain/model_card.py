@@ -45,7 +45,8 @@ Masks: {mask_unit}, up to {max_ngram} words, {mask_ratio:.0%} of the pieces. Tok
 
 ## Training
 
-{steps} steps of {batch} instances, {optimizer} with peak learning rate {lr:g}, {warmup} warm-up steps, weights in fp32, arithmetic in {dtype}.
+{steps} steps of {batch} instances, {optimizer} with peak learning rate {lr:g}, {warmup} warm-up steps, weights in fp32,
+arithmetic in {dtype}.
 
 | figure on held-out text | value |
 |---|---|

@@ -63,7 +63,7 @@ class ClippingOptimizer(torch.optim.Optimizer):
 class Lamb(ClippingOptimizer):
     """Per tensor: m, v without bias correction; u = m / (sqrt(v) + eps) + decay * w; w -= lr * (|w| / |u|) * u.
 
-    The ratio is 1 where |w| or |u| is 0, and in groups with `adapt` false. State: `exp_avg`, `exp_avg_sq`, fp32, like the parameter.
+    The ratio is 1 where |w| or |u| is 0, and in groups with `adapt` false. State: `exp_avg`, `exp_avg_sq`, like the parameter.
     """
 
     def __init__(

@@ -157,8 +157,8 @@ class Trainer:
         grad_norm = None if grad_norm is None else grad_norm.item()
         if not np.isfinite(means["loss"]) or not np.isfinite(grad_norm or 0.0):
             raise Diagnosis(
-                f"step {self.step}: loss {means['loss']}, gradient norm {grad_norm}: the run has diverged. The newest checkpoint in "
-                f"{self.checkpoints} is from before; lower optimizer.lr or lengthen schedule.warmup_steps in a new run."
+                f"step {self.step}: loss {means['loss']}, gradient norm {grad_norm}: the run has diverged. The newest checkpoint "
+                f"in {self.checkpoints} is from before; lower optimizer.lr or lengthen schedule.warmup_steps in a new run."
             )
         pieces_per_second, seconds_per_step = throughput.read()
         scaler = self.engine.grad_scaler
@@ -258,5 +258,5 @@ def open_validation(folder: Path, manifest: Manifest) -> Split | None:
 
 
 def seed_dropout(seed: int, step: int) -> None:
-    """Seed this rank's generators for one step: a function of (seed, step, rank), so a resumed run draws what it would have drawn."""
+    """Seed this rank's generators from (seed, step, rank), so that a resumed run draws what it would have drawn."""
     torch.manual_seed(int(mix(mix(np.uint64(seed), np.uint64(step)), np.uint64(rank())) >> np.uint64(1)))

@@ -229,7 +229,7 @@ def test_processes_and_accumulation_do_not_change_losses_and_gradients(launch, d
 
 
 def uneven_seed(data: Path) -> int:
-    """A shuffle seed whose first batch has a rank with at least 4 times the masked pieces of the other, which has no order label."""
+    """A shuffle seed whose first batch has a rank with 4 times the masked pieces of the other, which has no order label."""
     split = open_split(data, read_manifest(data), "train")
     for seed in range(10_000):
         (first,), (second,) = ([count([batch]).tolist() for batch in first_batch(split, seed, rank)] for rank in range(2))
