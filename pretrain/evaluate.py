@@ -37,7 +37,7 @@ def figures(sums: Tensor, masked: float, labelled: float) -> dict[str, float | N
 
 def stack(sums: list[LossSums]) -> Tensor:
     """Sum of several micro-batches' `LossSums`: fp64 (4,) on the device."""
-    return torch.stack([torch.stack(list(each)).detach().double() for each in sums]).sum(0)
+    return torch.stack([torch.stack(list(each)).double() for each in sums]).sum(0)
 
 
 @torch.no_grad()

@@ -83,21 +83,21 @@ def show(record: dict[str, Any]) -> None:
     if record["event"] == "train":
         text = (
             f"step {record['step']}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  mlm {record['mlm_loss']:.4f}"
-            f"  sop acc {share(record['sop_accuracy'])}  lr {record['lr']:.2e}  grad {record['grad_norm']:.2f}"
+            f"  sop acc {number(record['sop_accuracy'], '.3f')}  lr {record['lr']:.2e}  grad {number(record['grad_norm'], '.2f')}"
             f"  {record['tokens_per_second']:,.0f} tokens/s  ETA {format_seconds(record['eta_seconds'])}"
         )
     else:
         text = (
             f"step {record['step']}  validation: mlm {record['mlm_loss']:.4f} (unigram entropy {record['unigram_entropy']:.4f})"
-            f"  mlm acc {record['mlm_accuracy']:.3f}  sop acc {share(record['sop_accuracy'])}"
+            f"  mlm acc {record['mlm_accuracy']:.3f}  sop acc {number(record['sop_accuracy'], '.3f')}"
         )
     live = sys.stdout.isatty() and record["event"] == "train"
     print(f"\r\033[K{text}" if sys.stdout.isatty() else text, end="" if live else "\n", flush=True)
 
 
-def share(value: float | None) -> str:
-    """A share, or `-` where there was nothing to count."""
-    return "-" if value is None else f"{value:.3f}"
+def number(value: float | None, form: str) -> str:
+    """A figure, or `-` where there is none: no order labels, or no gradient norm because fp16 skipped every step so far."""
+    return "-" if value is None else format(value, form)
 
 
 def format_seconds(seconds: float) -> str:

@@ -104,9 +104,12 @@ class Trainer:
             last = self.step == self.config.training.steps
             if self.log and record and (last or self.step % self.config.logging.every_n_steps == 0):
                 self.log.write(record)
-            validation = self.validate() if last or self.step % self.config.training.validate_every_n_steps == 0 else None
-            if last or self.step % self.config.checkpoint.every_n_steps == 0:
+            validates = last or self.step % self.config.training.validate_every_n_steps == 0
+            saves = last or self.step % self.config.checkpoint.every_n_steps == 0
+            validation = self.validate() if validates else None
+            if saves:
                 self.save(validation)
+            if validates or saves:
                 throughput.restart()
 
     def train_step(self, throughput: Throughput) -> dict[str, Any] | None:
@@ -144,7 +147,7 @@ class Trainer:
         sums = self.engine.forward(batch)
         loss = sums.mlm_loss / masked + (sums.sop_loss / labelled if labelled else 0.0)
         self.engine.backward(loss * world_size())
-        return sums
+        return LossSums(*(each.detach() for each in sums))
 
     def record(self, sums: torch.Tensor, masked: float, labelled: float, lr: float, throughput: Throughput) -> dict[str, Any]:
         """The figures of the step just taken.
@@ -213,7 +216,7 @@ class Trainer:
         barrier()
 
     def resume(self) -> str | None:
-        """Load the newest good checkpoint, which rank 0 chooses; the wandb id it holds."""
+        """Load the newest good checkpoint, which rank 0 chooses, and return its wandb id; without one, start from `init_from`."""
         chosen = torch.tensor([-1 if rank() == 0 else 0])
         if rank() == 0:
             delete_unfinished(self.checkpoints)
@@ -223,6 +226,8 @@ class Trainer:
             chosen = torch.tensor([step_of(folder) if folder else -1])
         step = int(sum_over_ranks(chosen).item())
         if step < 0:
+            if self.config.model.init_from is not None:
+                load_hf_weights(self.engine.model, self.config.model, self.config.model.init_from)
             return None
         folder = self.checkpoints / f"step-{step}"
         state = read_state(folder)
@@ -244,11 +249,9 @@ class Trainer:
 
 
 def build_model(config: RunConfig, manifest: Manifest) -> Albert:
-    """Random weights from `model.seed`, or those of a Hugging Face folder."""
+    """Random weights, the same for the same `model.seed`."""
     model = Albert(config.model, manifest.vocab_size)
     model.initialize(config.model.initializer_range, torch.Generator().manual_seed(config.model.seed))
-    if config.model.init_from is not None:
-        load_hf_weights(model, config.model, config.model.init_from)
     return model
 
 
