@@ -5,8 +5,6 @@ hold-out can leak into what a batch gives.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ import pyarrow as pa
 
 from data_prep.held_out import lot
 from data_prep.masks import mask, ngram_weights, prediction_counts
+from data_prep.options import PrepareOptions
 from data_prep.pairs import LABEL, NUM_UNITS, OBJECTIVES, cut_units, pair, text_budget
 from data_prep.schema import shard_schema
 from data_prep.sentences import split
@@ -57,57 +56,31 @@ def cut_batches(documents: Iterable[Document], seed: int, cutoff: float) -> Iter
             yield DocumentBatch(name, rest)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a worker needs to know beside the text; small, so that it can be sent to a new process."""
-
-    tokenizer: Path
-    max_seq_length: int
-    language: str
-    presegmented: bool
-    pair_objective: str
-    mask_unit: str
-    max_ngram: int
-    mask_ratio: float
-    num_predictions: int
-    short_seq_prob: float
-    num_copies: dict[str, int]
-    """By split."""
-    seed: int
-
-
 class BatchPreparer:
     """Holds what every batch needs: the tokenizer, the table of piece classes, the number of targets by length."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
-        self.encoder = Encoder.load(recipe.tokenizer)
+    def __init__(self, options: PrepareOptions):
+        self.options = options
+        self.encoder = Encoder(options.tokenizer)
         self.schema = shard_schema(self.encoder.vocab_size)
         self.classes = piece_classes(self.encoder.pieces, FIRST_ORDINARY_ID)
-        self.budget = text_budget(recipe.max_seq_length, recipe.pair_objective)
-        self.counts = prediction_counts(recipe.max_seq_length, recipe.mask_ratio, recipe.num_predictions)
-        self.weights = ngram_weights(recipe.max_ngram if recipe.mask_unit == "ngram" else 1)
+        self.budget = text_budget(options.max_seq_length, options.pair_objective)
+        self.counts = prediction_counts(options.max_seq_length, options.mask_ratio, options.num_predictions)
+        self.weights = ngram_weights(options.max_ngram if options.mask_unit == "ngram" else 1)
 
     def prepare(self, batch: DocumentBatch) -> PreparedBatch:
         """Split, encode, pair and mask. Text is split and encoded once for all copies."""
-        recipe = self.recipe
+        options, seed = self.options, self.options.seed
         guarded_before = self.encoder.num_guarded_words
         pieces, sentence_starts, document_starts = self._encode(batch.documents)
         identities = np.array([(d.input_index, d.offset) for d in batch.documents], np.int64).reshape(-1, 2)
         starts = word_starts(pieces, sentence_starts[:-1], self.classes)
         units, first_units = cut_units(sentence_starts, document_starts, starts, self.budget)
-        table = pair(
-            units,
-            first_units,
-            identities,
-            recipe.seed,
-            recipe.num_copies[batch.split],
-            self.budget,
-            recipe.short_seq_prob,
-            OBJECTIVES[recipe.pair_objective],
-        )
-        mask_starts = np.ones_like(starts) if recipe.mask_unit == "piece" else starts
-        rows = mask(pieces, mask_starts, table, identities, recipe.seed, self.counts, self.weights, self.encoder.vocab_size)
+        num_copies = options.dupe_factor if batch.split == "train" else 1
+        objective = OBJECTIVES[options.pair_objective]
+        table = pair(units, first_units, identities, seed, num_copies, self.budget, options.short_seq_prob, objective)
+        mask_starts = np.ones_like(starts) if options.mask_unit == "piece" else starts
+        rows = mask(pieces, mask_starts, table, identities, seed, self.counts, self.weights, self.encoder.vocab_size)
         counts = {
             "documents": len(batch.documents),
             "sentences": len(sentence_starts) - 1,
@@ -129,7 +102,7 @@ class BatchPreparer:
         sentences: list[np.ndarray] = []
         document_starts = [0]
         for document in documents:
-            texts = split(document.text, language=self.recipe.language, presegmented=self.recipe.presegmented)
+            texts = split(document.text, language=self.options.language, presegmented=self.options.presegmented)
             # Normalisation can leave nothing of a sentence, such as one of control characters.
             sentences += [ids for ids in self.encoder.encode(texts) if len(ids)]
             document_starts.append(len(sentences))

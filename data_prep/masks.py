@@ -8,8 +8,8 @@ are never special tokens.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from data_prep.compiled import compiled
 from data_prep.pairs import A_BEGIN, A_END, B_BEGIN, B_END, COPY, DOCUMENT
 from data_prep.random_streams import MASKS, below, start, uniform
 from tokenizer.special_tokens import CLS_ID, FIRST_ORDINARY_ID, MASK_ID, SEP_ID
@@ -58,7 +58,7 @@ def mask(pieces, starts_word, table, identities, seed, counts, weights, vocab_si
     return Rows(*mask_rows(pieces, starts_word, table, identities, seed, counts, weights, vocab_size))
 
 
-@njit(cache=True)
+@compiled
 def mask_rows(pieces, starts_word, table, identities, seed, counts, weights, vocab_size):
     num_rows = len(table)
     lengths = table[:, A_END] - table[:, A_BEGIN] + table[:, B_END] - table[:, B_BEGIN] + 3 - (table[:, B_BEGIN] == table[:, B_END])
@@ -97,7 +97,7 @@ WORD_BEGIN, WORD_END, SEGMENT_STOP = range(3)
 """Columns of the words of a row: its positions, and the index of the first word that is not of its segment."""
 
 
-@njit(cache=True)
+@compiled
 def add_segment(ids, position, pieces, starts_word, begin, end, words, num_words):
     """Append pieces[begin:end] and [SEP] to the row, and its words to `words`; returns the new end of both.
 
@@ -116,7 +116,7 @@ def add_segment(ids, position, pieces, starts_word, begin, end, words, num_words
     return position + 1, num_words
 
 
-@njit(cache=True)
+@compiled
 def cover(state, words, length, num_predictions, weights):
     """bool [length]: the pieces to predict, at most num_predictions, in n-grams of whole words.
 
@@ -147,7 +147,7 @@ def cover(state, words, length, num_predictions, weights):
     return covered
 
 
-@njit(cache=True)
+@compiled
 def shuffled(state, size):
     """0 .. size - 1 in random order (Fisher and Yates)."""
     order = np.arange(size)
@@ -157,7 +157,7 @@ def shuffled(state, size):
     return order
 
 
-@njit(cache=True)
+@compiled
 def draw_ngram_length(state, weights, limit):
     """n in 1 .. limit with probability proportional to 1/n. weights: from `ngram_weights`, at least `limit` long."""
     point = uniform(state) * weights[limit - 1]
@@ -167,7 +167,7 @@ def draw_ngram_length(state, weights, limit):
     return n
 
 
-@njit(cache=True)
+@compiled
 def replacement(state, piece, vocab_size):
     """What stands in the row for a piece to predict."""
     draw = uniform(state)

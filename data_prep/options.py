@@ -1,14 +1,11 @@
-"""Options of `albert prepare`. In: the user's values. Out: one frozen object, and one error that lists every fault in it.
-
-Imports nothing heavy: the command line reads this file for its help.
-"""
+"""Options of `albert prepare`. Imports nothing heavy: the command line is built from this dataclass."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokenizer.errors import UserError
+from tokenizer.errors import check_all
 
 MIN_SEQ_LENGTH, MAX_SEQ_LENGTH = 8, (1 << 16) - 1
 """Below 8 two sentences hardly fit beside [CLS] and two [SEP]; positions in a row are stored as uint16."""
@@ -56,47 +53,35 @@ class PrepareOptions:
 
     @property
     def num_predictions(self) -> int:
-        """`max_predictions`, or its default. Rounds half to even, as Python's `round` and Google's script do."""
+        """`max_predictions`, or its default."""
         return self.max_predictions or max(1, round(self.mask_ratio * self.max_seq_length))
 
     def check(self) -> None:
-        """Find every fault.
-
-        Raises:
-            UserError: one message with a line for each option that cannot be used.
-        """
-        faults = [
-            f"--{name} is {getattr(self, name)!r}, but must be {wanted}."
-            for name, wanted, right in [
-                ("input", "at least one file, folder, glob or hf:NAME", bool(self.input)),
-                (
-                    "tokenizer",
-                    "a folder made by `albert tokenizer` (no tokenizer.json in it)",
-                    (self.tokenizer / "tokenizer.json").is_file(),
-                ),
-                (
-                    "max_seq_length",
-                    f"from {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH} pieces",
-                    MIN_SEQ_LENGTH <= self.max_seq_length <= MAX_SEQ_LENGTH,
-                ),
-                (
-                    "language",
-                    "an ISO 639 code in lower case, such as en, de or zh",
-                    bool(re.fullmatch("[a-z]{2,3}(-[a-z]+)*", self.language)),
-                ),
-                ("text_field", "the name of a field", bool(self.text_field)),
-                ("pair_objective", "sop, nsp or none", self.pair_objective in ("sop", "nsp", "none")),
-                ("mask_unit", "ngram, word or piece", self.mask_unit in ("ngram", "word", "piece")),
-                ("max_ngram", "from 1 to 10 words", 1 <= self.max_ngram <= 10),
-                ("mask_ratio", "above 0 and at most 0.5", 0 < self.mask_ratio <= 0.5),
-                ("max_predictions", "at least 1, or left out", self.max_predictions is None or self.max_predictions >= 1),
-                ("short_seq_prob", "from 0 to 1", 0 <= self.short_seq_prob <= 1),
-                ("dupe_factor", "at least 1", self.dupe_factor >= 1),
-                ("validation_fraction", "from 0 to below 1", 0 <= self.validation_fraction < 1),
-                ("seed", "from 0 to 2**63 - 1", 0 <= self.seed < 1 << 63),
-                ("workers", "at least 1", self.workers >= 1),
-            ]
-            if not right
-        ]
-        if faults:
-            raise UserError("\n".join([f"albert prepare: {len(faults)} option(s) to mend:", *faults]))
+        """Raise one UserError that lists every option that cannot be used."""
+        wanted = {
+            "input": (bool(self.input), "at least one file, folder, glob or hf:NAME"),
+            "tokenizer": (
+                (self.tokenizer / "tokenizer.json").is_file(),
+                "a folder made by `albert tokenizer` (no tokenizer.json in it)",
+            ),
+            "max_seq_length": (
+                MIN_SEQ_LENGTH <= self.max_seq_length <= MAX_SEQ_LENGTH,
+                f"from {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH} pieces",
+            ),
+            "language": (
+                bool(re.fullmatch("[a-z]{2,3}(-[a-z]+)*", self.language)),
+                "an ISO 639 code in lower case, such as en, de or zh",
+            ),
+            "text_field": (bool(self.text_field), "the name of a field"),
+            "pair_objective": (self.pair_objective in ("sop", "nsp", "none"), "sop, nsp or none"),
+            "mask_unit": (self.mask_unit in ("ngram", "word", "piece"), "ngram, word or piece"),
+            "max_ngram": (1 <= self.max_ngram <= 10, "from 1 to 10 words"),
+            "mask_ratio": (0 < self.mask_ratio <= 0.5, "above 0 and at most 0.5"),
+            "max_predictions": (self.max_predictions is None or self.max_predictions >= 1, "at least 1, or left out"),
+            "short_seq_prob": (0 <= self.short_seq_prob <= 1, "from 0 to 1"),
+            "dupe_factor": (self.dupe_factor >= 1, "at least 1"),
+            "validation_fraction": (0 <= self.validation_fraction < 1, "from 0 to below 1"),
+            "seed": (0 <= self.seed < 1 << 63, "from 0 to 2**63 - 1"),
+            "workers": (self.workers >= 1, "at least 1"),
+        }
+        check_all(self, wanted)

@@ -9,8 +9,8 @@ docs/decisions.md has the reasons.
 """
 
 import numpy as np
-from numba import njit
 
+from data_prep.compiled import compiled
 from data_prep.random_streams import PAIRS, below, start, uniform
 from data_prep.schema import NO_LABEL
 
@@ -32,7 +32,7 @@ def text_budget(max_seq_length: int, pair_objective: str) -> int:
     return max_seq_length - (2 if pair_objective == "none" else 3)
 
 
-@njit(cache=True)
+@compiled
 def cut_units(sentence_starts, document_starts, starts_word, budget):
     """Sentences as units that fit the budget; only one longer than the budget is cut, at the last word start that fits.
 
@@ -67,7 +67,7 @@ def cut_units(sentence_starts, document_starts, starts_word, budget):
     return units[:num_units].copy(), first_units
 
 
-@njit(cache=True)
+@compiled
 def pair(units, first_units, identities, seed, num_copies, budget, short_seq_prob, objective):
     """Instances of all documents and copies, documents in order, the copies of one document together.
 
@@ -123,7 +123,7 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
     return table[:row].copy()
 
 
-@njit(cache=True)
+@compiled
 def num_fitting(units, first, last, from_end, budget, target, min_units):
     """How many of the units first .. last - 1, from the front or the end, fit the budget; stops at the target with min_units in."""
     length = 0
@@ -137,7 +137,7 @@ def num_fitting(units, first, last, from_end, budget, target, min_units):
     return last - first
 
 
-@njit(cache=True)
+@compiled
 def borrow(state, units, first_units, document, room, target):
     """Borders of a run of whole sentences of a random other document that fits into `room` pieces; (0, 0) if none is found."""
     num_others = len(first_units) - 2

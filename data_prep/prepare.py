@@ -6,32 +6,36 @@ only when everything in it is on disk.
 """
 
 import dataclasses
+import functools
 import math
 import multiprocessing
+import os
 import shutil
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.batches import BatchPreparer, DocumentBatch, PreparedBatch, Recipe, cut_batches
+from data_prep.batches import BatchPreparer, DocumentBatch, PreparedBatch, cut_batches
 from data_prep.held_out import find_cutoff
 from data_prep.options import PrepareOptions
 from data_prep.schema import FORMAT_VERSION, MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, SplitCounts, write_manifest
 from data_prep.shards import ShardWriter
 from data_prep.summary import print_summary
+from tokenizer.chain import FILE_NAMES
 from tokenizer.corpus import read_documents
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder
 
+FOLDER_CONTENT = rf"{MANIFEST_NAME}|{TOKENIZER_FOLDER}|.*\.arrow"
+
 NOT_IN_THE_BYTES = ("input", "tokenizer", "output", "workers", "seed", "max_seq_length")
 """Options that the manifest's `options` leave out: paths and workers shape no byte, the others have fields of their own."""
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "manifest.json")
-"""The last two are left out where the tokenizer has none, such as a downloaded one."""
 
 
 def prepare(options: PrepareOptions) -> dict:
@@ -41,15 +45,17 @@ def prepare(options: PrepareOptions) -> dict:
         UserError: options, input or output cannot be used, or a worker died; nothing is left under the output's name.
     """
     options.check()
-    check_data_folder(options.output)
-    preparer = BatchPreparer(make_recipe(options))
-    cutoff = find_cutoff(read_documents(options.input, text_field=options.text_field), options.seed, options.validation_fraction)
+    check_output_folder(options.output, MANIFEST_NAME, "data", FOLDER_CONTENT)
+    preparer = BatchPreparer(options)
+    read = functools.partial(read_documents, options.input, text_field=options.text_field)
+    cutoff = find_cutoff(read(), options.seed, options.validation_fraction)
+    shaping = {name: value for name, value in dataclasses.asdict(options).items() if name not in NOT_IN_THE_BYTES}
     with replace_folder(options.output) as folder:
-        batches = cut_batches(read_documents(options.input, text_field=options.text_field), options.seed, cutoff)
-        splits, num_guarded_words = write_splits(folder, prepare_batches(preparer, batches, options.workers), preparer, cutoff > 0)
+        prepared = prepare_batches(preparer, cut_batches(read(), options.seed, cutoff), options.workers)
+        splits, num_guarded_words = write_splits(folder, prepared, preparer, cutoff > 0)
         (folder / TOKENIZER_FOLDER).mkdir()
-        for name in TOKENIZER_FILES:
-            if (options.tokenizer / name).is_file():
+        for name in FILE_NAMES:
+            if (options.tokenizer / name).is_file():  # a downloaded tokenizer may lack spiece.model and has no manifest
                 shutil.copyfile(options.tokenizer / name, folder / TOKENIZER_FOLDER / name)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -57,7 +63,7 @@ def prepare(options: PrepareOptions) -> dict:
             vocab_size=preparer.encoder.vocab_size,
             max_seq_length=options.max_seq_length,
             seed=options.seed,
-            options=shaping_options(options),
+            options=shaping | {"max_predictions": options.num_predictions},
             num_guarded_words=num_guarded_words,
             splits=splits,
         )
@@ -66,34 +72,10 @@ def prepare(options: PrepareOptions) -> dict:
     return dataclasses.asdict(manifest)
 
 
-def check_data_folder(output: Path) -> None:
-    """Refuse an output that is anything but a new or empty folder or an earlier data folder with nothing else in it."""
-    check_output_folder(output, MANIFEST_NAME, "data")
-    ours = {MANIFEST_NAME, TOKENIZER_FOLDER}
-    others = sorted(p.name for p in output.iterdir() if p.name not in ours and p.suffix != ".arrow") if output.is_dir() else []
-    if others:
-        raise UserError(
-            f"{output}: expected a new folder or an earlier data folder, but it also holds {', '.join(others[:3])}, "
-            "which would be lost. Choose another --output."
-        )
-
-
-def make_recipe(options: PrepareOptions) -> Recipe:
-    names = {field.name for field in dataclasses.fields(Recipe)} - {"num_copies"}
-    shared = {name: getattr(options, name) for name in names}
-    return Recipe(**shared, num_copies={"train": options.dupe_factor, "validation": 1})
-
-
-def shaping_options(options: PrepareOptions) -> dict[str, object]:
-    """The options that shape the bytes, defaults resolved."""
-    chosen = {name: value for name, value in dataclasses.asdict(options).items() if name not in NOT_IN_THE_BYTES}
-    return chosen | {"max_predictions": options.num_predictions}
-
-
 def write_splits(
     folder: Path, prepared: Iterable[PreparedBatch], preparer: BatchPreparer, with_validation: bool
 ) -> tuple[dict[str, SplitCounts], int]:
-    """Write all batches into shards of their split and add up what they hold."""
+    """Write all batches into shards of their split; (what each split holds, number of guarded words)."""
     names = ["train", "validation"] if with_validation else ["train"]
     writers = {name: ShardWriter(folder, name, preparer.schema) for name in names}
     # Preparing nothing gives the names of the counts; it also compiles, so that workers find the result on disk.
@@ -110,7 +92,7 @@ def write_splits(
         writer.close()
         if not writer.shards:
             raise UserError(
-                f"The {name} split holds {counts[name]['documents']} document(s) but no sentence that the tokenizer can "
+                f"--input: the {name} split holds {counts[name]['documents']} document(s) but no sentence that the tokenizer can "
                 "encode. Expected text: look at the input, or choose another --seed or --validation_fraction."
             )
         splits[name] = SplitCounts(
@@ -136,11 +118,11 @@ def prepare_batches(preparer: BatchPreparer, batches: Iterable[DocumentBatch], w
         return
     # Not fork: the tokenizer and Arrow have threads, which a forked child would find dead.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(preparer.recipe,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(preparer.options,)) as pool:
         in_flight = deque()
         try:
             for batch in batches:
-                in_flight.append(pool.submit(prepare_in_worker, batch))
+                in_flight.append(submit(pool, batch))
                 if len(in_flight) >= 2 * workers:
                     yield in_flight.popleft().result()
             while in_flight:
@@ -154,13 +136,29 @@ def prepare_batches(preparer: BatchPreparer, batches: Iterable[DocumentBatch], w
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def submit(pool: ProcessPoolExecutor, batch: DocumentBatch) -> Future:
+    """Start the work. A process that this starts inherits the mask: Ctrl-C goes to all, but the main process alone answers."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(prepare_in_worker, batch)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 _preparer: BatchPreparer | None = None
 """One per worker process, set as it starts."""
 
 
-def start_worker(recipe: Recipe) -> None:
+def start_worker(options: PrepareOptions) -> None:
     global _preparer
-    _preparer = BatchPreparer(recipe)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    _preparer = BatchPreparer(options)
+
+
+def end_with_parent() -> None:
+    """A worker whose parent was killed would otherwise wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def prepare_in_worker(batch: DocumentBatch) -> PreparedBatch:

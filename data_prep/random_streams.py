@@ -7,7 +7,8 @@ SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators"
 """
 
 import numpy as np
-from numba import njit
+
+from data_prep.compiled import compiled
 
 PAIRS, MASKS, VALIDATION = 1, 2, 3
 """Purposes: each has streams of its own."""
@@ -18,7 +19,7 @@ S11, S27, S30, S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 """Shifts as uint64: numba turns uint64 with a signed integer into float64."""
 
 
-@njit(cache=True)
+@compiled
 def start(seed, purpose, copy, input_index, offset):
     """State of the stream with this key: uint64 array of length 1. Arguments: integers >= 0."""
     state = np.zeros(1, np.uint64)
@@ -27,26 +28,26 @@ def start(seed, purpose, copy, input_index, offset):
     return state
 
 
-@njit(cache=True)
+@compiled
 def next_u64(state):
     """The stream's next 64 bits; moves the state on."""
     state[0] += GOLDEN
     return mix(state[0])
 
 
-@njit(cache=True)
+@compiled
 def uniform(state):
     """float64 uniform in [0, 1)."""
     return np.float64(next_u64(state) >> S11) * 2.0**-53
 
 
-@njit(cache=True)
+@compiled
 def below(state, limit):
     """Integer uniform in [0, limit); its bias is under limit / 2**53."""
     return np.int64(uniform(state) * limit)
 
 
-@njit(cache=True)
+@compiled
 def mix(bits):
     bits = (bits ^ (bits >> S30)) * MIX_1
     bits = (bits ^ (bits >> S27)) * MIX_2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tokenizer.errors import UserError
-from tokenizer.files import write_json
+from tokenizer.files import check_format_version, write_json
 
 FORMAT_VERSION = 1
 """Version of shards and manifest together. A reader accepts this one and the one before."""
@@ -116,13 +116,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected the manifest of a data folder, but it cannot be read ({error!r}). {again}") from error
-    if version not in (FORMAT_VERSION - 1, FORMAT_VERSION) or version < 1:
-        raise UserError(
-            f"{path}: format_version is {version!r}, but this release reads {max(1, FORMAT_VERSION - 1)} to {FORMAT_VERSION}. "
-            f"Format version N is read by the releases that write N or N + 1 (`albert --version`); or: {again}"
-        )
+    check_format_version(path, version, FORMAT_VERSION, again)
     try:
         splits = {name: SplitCounts(**counts) for name, counts in content.pop("splits").items()}
         manifest = Manifest(**content, splits=splits)

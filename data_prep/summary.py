@@ -10,8 +10,7 @@ from data_prep.schema import Manifest, SplitCounts
 
 def print_summary(manifest: Manifest, folder: Path) -> None:
     """Print what the data folder holds, a column a split."""
-    table = Table(title=f"Data in {folder}")
-    table.add_column("")
+    table = Table("", title=f"Data in {folder}")
     columns = [describe(counts, manifest.max_seq_length) for counts in manifest.splits.values()]
     for name in manifest.splits:
         table.add_column(name, justify="right")

@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
+
+from data_prep.compiled import compiled
 
 SPACE = "▁"
 """SentencePiece's mark of a space before the piece."""
@@ -50,7 +51,7 @@ def piece_classes(pieces: Sequence[str], num_special: int) -> np.ndarray:
     return table
 
 
-@njit(cache=True)
+@compiled
 def word_starts(pieces, sentence_starts, classes):
     """bool array like `pieces`: does a word start here?
 

@@ -155,6 +155,15 @@ def test_next_sentence_pairs_of_a_lone_document_carry_no_random_label():
     assert set(table[:, LABEL].tolist()) == {0, -100}
 
 
+def test_half_of_the_next_sentence_pairs_are_of_another_document():
+    _, table = pair_up([[5] * 400] * 20, 40, NSP, copies=20, short=0.0)
+    # A document's last sentence may be left alone, and then B is always another document's.
+    is_last = np.append(table[1:, DOCUMENT] != table[:-1, DOCUMENT], True) | np.append(table[1:, COPY] != table[:-1, COPY], True)
+    labels = table[~is_last][:, LABEL]
+    assert set(labels.tolist()) == {0, 1}
+    assert abs(np.mean(labels) - 0.5) < five_sigma(0.5, len(labels))
+
+
 def test_half_of_the_pairs_are_swapped_and_the_border_is_uniform():
     # 8 sentences of 5 pieces fill the budget: every instance but the short ones has n = 8.
     _, table = pair_up([[5] * 400] * 20, 40, copies=50, short=0.0)

@@ -1,6 +1,7 @@
 """`albert prepare`: what the data folder holds, that its bytes depend on corpus, options and seed alone, and its errors."""
 
 import dataclasses
+import errno
 import gzip
 import hashlib
 import json
@@ -24,6 +25,7 @@ from data_prep.sentences import split
 from data_prep.shards import ShardWriter
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
+from tokenizer.files import replace_folder
 from tokenizer.options import TokenizerOptions
 from tokenizer.special_tokens import CLS_ID, MASK_ID, SEP_ID
 from tokenizer.train import train_tokenizer
@@ -101,7 +103,7 @@ def test_datasets_opens_the_shards_and_columns_have_the_types_of_the_contract(da
 
 def test_the_manifest_counts_what_the_shards_hold(data, corpus, tokenizer):
     manifest = read_manifest(data)
-    encoder = Encoder.load(tokenizer)
+    encoder = Encoder(tokenizer)
     assert manifest.tokenizer_sha256 == encoder.sha256
     assert manifest.vocab_size == 2000
     assert manifest.max_seq_length == 64
@@ -125,7 +127,7 @@ def test_the_manifest_counts_what_the_shards_hold(data, corpus, tokenizer):
 
 
 def test_restored_rows_are_the_text_of_the_corpus(data, corpus, tokenizer):
-    encoder = Encoder.load(tokenizer)
+    encoder = Encoder(tokenizer)
     documents = corpus.read_text(encoding="utf-8").split("\n\n")
     encoded = [
         [piece for ids in encoder.encode(split(text, language="en", presegmented=False)) for piece in ids] for text in documents
@@ -280,7 +282,7 @@ def test_an_output_that_holds_something_else_is_left_alone(tmp_path, corpus, tok
 
 def test_the_tokenizer_folder_is_not_taken_for_an_earlier_output(tmp_path, corpus, tokenizer):
     copy = shutil.copytree(tokenizer, tmp_path / "tokenizer")
-    with pytest.raises(UserError, match="which would be lost"):
+    with pytest.raises(UserError, match="holds something else"):
         prepare(options(corpus, copy, copy))
     assert hashes(copy) == hashes(tokenizer)
 
@@ -333,8 +335,53 @@ def test_a_missing_shard_is_named(tmp_path, data):
         read_manifest(copy)
 
 
+def test_an_output_that_is_a_link_stays_one_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "disk" / "data").mkdir(parents=True)
+    (tmp_path / "data").symlink_to(tmp_path / "disk" / "data")
+    for seed in (0, 1):
+        prepare(dataclasses.replace(golden_options(tmp_path), seed=seed))
+    assert (tmp_path / "data").is_symlink()
+    assert read_manifest(tmp_path / "disk" / "data").seed == 1
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["data"]
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "old").touch()
+    with pytest.raises(UserError, match=r"data: cannot be written \(No space left on device\)"), replace_folder(tmp_path / "data"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]
+
+
+def test_compiled_code_follows_a_change_in_another_file_and_needs_no_cache_folder(tmp_path):
+    for package in ("data_prep", "tokenizer"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    code = (
+        "from data_prep.masks import shuffled; from data_prep.random_streams import start;"
+        "print(shuffled(start(0, 0, 0, 0, 0), 50).tolist(), sum(shuffled.stats.cache_hits.values()))"
+    )
+
+    def shuffle(**environment):
+        command = [sys.executable, "-c", code]
+        return subprocess.check_output(command, cwd=tmp_path, text=True, env=os.environ | environment).rsplit(" ", 1)
+
+    order, _ = shuffle()
+    assert shuffle() == [order, "1\n"], "the second run finds compiled code"
+    streams = tmp_path / "data_prep" / "random_streams.py"
+    changed = streams.read_text().replace("2.0**-53", "2.0**-54")
+    assert changed != streams.read_text()
+    streams.write_text(changed)
+    assert shuffle()[0] != order, "a cache of code that calls what changed must not be used"
+    cache = tmp_path / "data_prep" / "__pycache__"
+    shutil.rmtree(cache)
+    cache.touch()
+    other_order, _ = shuffle(HOME="/dev/null", XDG_CACHE_HOME="/dev/null")
+    assert other_order == shuffle(NUMBA_DISABLE_CACHING="1")[0] != order
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker to kill in Linux's /proc")
-def test_a_killed_worker_ends_in_a_short_error_and_leaves_nothing_behind(tmp_path, tokenizer):
+@pytest.mark.parametrize("killed", ["worker", "main"])
+def test_after_a_kill_nothing_stands_under_the_final_name_and_no_process_lingers(tmp_path, tokenizer, killed):
     script = tmp_path / "script.py"
     chosen = dataclasses.asdict(options(BUNDLED, tokenizer, tmp_path / "out" / "data", workers=2, dupe_factor=20))
     script.write_text(
@@ -354,7 +401,12 @@ def test_a_killed_worker_ends_in_a_short_error_and_leaves_nothing_behind(tmp_pat
                 worker = int(child)
         time.sleep(0.02)
     assert worker is not None
-    os.kill(worker, signal.SIGKILL)
-    printed, _ = process.communicate(timeout=60)
-    assert "USER ERROR A worker process died" in printed
-    assert list((tmp_path / "out").iterdir()) == []
+    os.kill(worker if killed == "worker" else process.pid, signal.SIGKILL)
+    printed, _ = process.communicate(timeout=60)  # ends when no process holds the pipe any more
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    if killed == "worker":
+        assert "USER ERROR A worker process died" in printed
+        assert left == []
+    else:
+        assert "data" not in left
+    assert not Path(f"/proc/{worker}/cmdline").exists() or not Path(f"/proc/{worker}/cmdline").read_bytes(), "gone, or a zombie"

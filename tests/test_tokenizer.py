@@ -123,7 +123,7 @@ def fuzzed_strings(number: int, seed: int) -> list[str]:
 def test_encoding_equals_transformers_on_real_and_fuzzed_text(folders, parity_lines, name, loader):
     transformers = pytest.importorskip("transformers")
     theirs = getattr(transformers, loader).from_pretrained(folders[name])
-    ours = Encoder.load(folders[name])
+    ours = Encoder(folders[name])
     lines = parity_lines + fuzzed_strings(3000, seed=sorted(CONFIGS).index(name))
     expected = theirs(lines, add_special_tokens=False)["input_ids"]
     mismatches, num_special = [], 0
@@ -155,7 +155,7 @@ def test_transformers_rebuilds_the_very_chain_of_tokenizer_json(folders, name):
 def test_a_tokenizer_saved_by_transformers_loads_and_encodes_the_same(folders, parity_lines, tmp_path):
     transformers = pytest.importorskip("transformers")
     transformers.AlbertTokenizer.from_pretrained(folders["cased"]).save_pretrained(tmp_path)
-    saved, ours = Encoder.load(tmp_path), Encoder.load(folders["cased"])
+    saved, ours = Encoder(tmp_path), Encoder(folders["cased"])
     for theirs, mine in zip(saved.encode(parity_lines), ours.encode(parity_lines), strict=True):
         np.testing.assert_array_equal(theirs, mine)
 
@@ -167,7 +167,7 @@ def test_a_tokenizer_saved_by_transformers_loads_and_encodes_the_same(folders, p
     )
 )
 def test_any_text_at_all_yields_the_ids_of_the_chain_or_is_guarded(words):
-    encoder = Encoder.load(GOLDEN)
+    encoder = Encoder(GOLDEN)
     sentence = "".join(words)
     direct = encoder._chain.encode(sentence, add_special_tokens=False).ids
     (ids,) = encoder.encode([sentence])
@@ -189,7 +189,7 @@ GUARDED = {
 
 @pytest.mark.parametrize(("name", "word"), [(name, word) for name, words in GUARDED.items() for word in words])
 def test_words_that_spell_special_tokens_are_encoded_with_brackets_apart(folders, name, word):
-    encoder = Encoder.load(folders[name])
+    encoder = Encoder(folders[name])
     before, middle, after, alone = encoder.encode(["the state of", f"the state of {word} the union", "the union", word])
     assert encoder.num_guarded_words == 2, "once in each sentence that holds it"
     assert not np.isin(np.concatenate([middle, alone]), FORBIDDEN_TEXT_IDS).any()
@@ -202,13 +202,13 @@ def test_words_that_spell_special_tokens_are_encoded_with_brackets_apart(folders
 
 
 def test_harmless_brackets_are_not_counted(folders):
-    encoder = Encoder.load(folders["lower"])
+    encoder = Encoder(folders["lower"])
     encoder.encode(["[mask] (see [1]) <p> pad > 3 <unk> [MASK ] M[ASK]"])
     assert encoder.num_guarded_words == 0
 
 
 def test_odd_sentences_encode(folders):
-    encoder = Encoder.load(folders["lower"])
+    encoder = Encoder(folders["lower"])
     assert encoder.encode([]) == []
     odd = ["", " \u3000\u2028\u0085", "\u0301", "\u0301 \u09c7x", "\x00", "\ufeff", "[MASK]", ""]
     encoded = encoder.encode(odd)
@@ -223,11 +223,11 @@ def test_odd_sentences_encode(folders):
 
 
 def test_one_encoder_counts_and_describes(folders):
-    encoder = Encoder.load(str(folders["lower"]))
+    encoder = Encoder(str(folders["lower"]))
     manifest = json.loads((folders["lower"] / "manifest.json").read_text(encoding="utf-8"))
     assert encoder.vocab_size == len(encoder.pieces) == manifest["vocab_size"] == 1200
     assert encoder.sha256 == manifest["tokenizer_sha256"]
-    assert encoder.sha256 != Encoder.load(folders["cased"]).sha256
+    assert encoder.sha256 != Encoder(folders["cased"]).sha256
 
 
 # The vocabulary
@@ -236,10 +236,10 @@ def test_one_encoder_counts_and_describes(folders):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_fixed_ids_are_those_of_albert(folders, name):
     expected = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "(", ")", '"', "-", ".", "–", "£", "€"]
-    assert Encoder.load(folders[name]).pieces[:13] == expected
+    assert Encoder(folders[name]).pieces[:13] == expected
     assert expected[5:] == special_tokens.USER_DEFINED_SYMBOLS
     pieces, charsmap = parse_model((folders[name] / "spiece.model").read_bytes())
-    assert [piece for piece, _ in pieces] == Encoder.load(folders[name]).pieces
+    assert [piece for piece, _ in pieces] == Encoder(folders[name]).pieces
     assert len(charsmap) > 100_000
 
 
@@ -253,11 +253,11 @@ def test_pieces_of_digit_and_comma_are_out_of_reach(folders):
 
 
 def test_the_vocabulary_is_learnt_from_normalised_text(folders):
-    assert not any(re.search("[A-Z]", piece) for piece in Encoder.load(folders["lower"]).pieces[13:])
-    assert any(re.search("[A-Z]", piece) for piece in Encoder.load(folders["cased"]).pieces[13:])
-    assert "é" not in "".join(Encoder.load(folders["english"]).pieces)
-    assert "ế" in "".join(Encoder.load(folders["lower"]).pieces)
-    assert "й" in "".join(Encoder.load(folders["lower"]).pieces)
+    assert not any(re.search("[A-Z]", piece) for piece in Encoder(folders["lower"]).pieces[13:])
+    assert any(re.search("[A-Z]", piece) for piece in Encoder(folders["cased"]).pieces[13:])
+    assert "é" not in "".join(Encoder(folders["english"]).pieces)
+    assert "ế" in "".join(Encoder(folders["lower"]).pieces)
+    assert "й" in "".join(Encoder(folders["lower"]).pieces)
 
 
 def test_the_same_text_gives_the_same_bytes_from_another_place_and_process(corpus, folders, tmp_path):
@@ -331,7 +331,7 @@ def test_words_of_long_lines_and_of_lines_with_reserved_signs_are_learnt(tmp_pat
     train_tokenizer(
         TokenizerOptions(input=[str(tmp_path / "a.jsonl")], output=tmp_path / "out", vocab_size=34, character_coverage=1.0)
     )
-    letters = set("".join(Encoder.load(tmp_path / "out").pieces[13:]))
+    letters = set("".join(Encoder(tmp_path / "out").pieces[13:]))
     assert set("zqw") <= letters
 
 
@@ -344,7 +344,7 @@ def test_ten_real_lines_are_printed_before_and_after(corpus, tmp_path, capfd):
     pairs = re.findall(r"^  (.+)\n  (.+)\n\n", captured.out, re.MULTILINE)
     assert len(pairs) == 10
     text = " ".join(corpus.read_text(encoding="utf-8").split())
-    encoder = Encoder.load(tmp_path / "out")
+    encoder = Encoder(tmp_path / "out")
     for raw, pieces in pairs:
         assert raw in text
         assert pieces.split(" ") == [encoder.pieces[number] for number in encoder.encode([raw])[0]]
@@ -427,7 +427,7 @@ def test_all_bad_options_are_listed_at_once(tmp_path):
     bad = {"vocab_size": 13, "character_coverage": 3.0, "input_sentence_size": 0, "seed": -1, "text_field": "", "input": []}
     message = refused(tmp_path, **bad)
     for name in bad:
-        assert f"--{name}: expected" in message
+        assert f"--{name} is {bad[name]!r}, but must be" in message
 
 
 @pytest.mark.parametrize("names", [["notes.txt"], ["manifest.json", "train-00000.arrow"], ["spiece.model", "model.safetensors"]])
@@ -443,7 +443,7 @@ def test_an_earlier_tokenizer_is_replaced(tmp_path):
     (tmp_path / "a.txt").write_text("the state of the union is strong\n")
     for vocab_size in (26, 28):
         train_tokenizer(TokenizerOptions(input=[str(tmp_path / "a.txt")], output=tmp_path / "out", vocab_size=vocab_size))
-    assert Encoder.load(tmp_path / "out").vocab_size == 28
+    assert Encoder(tmp_path / "out").vocab_size == 28
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
 
 
@@ -462,7 +462,7 @@ def test_an_interrupt_leaves_nothing_and_is_not_swallowed(tmp_path, monkeypatch)
 
 
 def test_the_golden_folder_of_format_1_is_read_and_encodes_as_ever():
-    encoder = Encoder.load(GOLDEN)
+    encoder = Encoder(GOLDEN)
     assert encoder.sha256 == json.loads((GOLDEN / "manifest.json").read_text())["tokenizer_sha256"]
     (ids,) = encoder.encode(["The state of the ﬁne\u3000［MASK］ is (strong)."])
     expected = "▁ t h e ▁state ▁ o f ▁ t h e ▁ f i n e ▁ <unk> a s <unk> ▁ is ▁ ( s t r o n g ) ."
@@ -509,13 +509,13 @@ def spoilt(folder: Path, name: str, change) -> Path:
 )
 def test_a_folder_that_is_no_tokenizer_of_ours_is_refused(tmp_path, name, change, expected):
     with pytest.raises(UserError) as caught:
-        Encoder.load(spoilt(tmp_path, name, change))
+        Encoder(spoilt(tmp_path, name, change))
     assert expected in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_folder_without_manifest_is_read_as_a_downloaded_one_is(tmp_path):
-    assert Encoder.load(spoilt(tmp_path, "manifest.json", None)).sha256 == Encoder.load(GOLDEN).sha256
+    assert Encoder(spoilt(tmp_path, "manifest.json", None)).sha256 == Encoder(GOLDEN).sha256
 
 
 def test_the_ground_floor_needs_neither_transformers_nor_torch():

@@ -16,9 +16,9 @@ from tokenizers.models import Unigram
 
 from tokenizer import special_tokens
 from tokenizer.errors import UserError
-from tokenizer.files import write_json, write_text
+from tokenizer.files import check_format_version, write_json, write_text
 
-FILE_NAMES = frozenset(["spiece.model", "tokenizer.json", "tokenizer_config.json", "manifest.json"])
+FILE_NAMES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "manifest.json")
 """All that a tokenizer folder holds."""
 
 FORMAT_VERSION = 1
@@ -147,7 +147,9 @@ def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
     kind = config.get("tokenizer_class", "AlbertTokenizer")
     if model.get("type") != "Unigram" or kind not in ("AlbertTokenizer", "AlbertTokenizerFast"):
         raise UserError(f"{folder}: expected an ALBERT tokenizer (Unigram), found {kind} ({model.get('type')}). {_HINT}")
-    _check_format_version(folder)
+    if (folder / "manifest.json").exists():  # a downloaded ALBERT has none
+        version = _read_json(folder, "manifest.json").get("format_version")
+        check_format_version(folder / "manifest.json", version, FORMAT_VERSION, "make the folder again with `albert tokenizer`.")
     try:
         pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -170,29 +172,14 @@ def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
 _HINT = "Give a folder made by `albert tokenizer`."
 
 
-def _check_format_version(folder: Path) -> None:
-    """A downloaded ALBERT has no manifest.json; one of ours must be of a format that this release reads."""
-    if not (folder / "manifest.json").exists():
-        return
-    version = _read_json(folder, "manifest.json").get("format_version")
-    if version not in (FORMAT_VERSION - 1, FORMAT_VERSION) or version < 1:
-        raise UserError(
-            f"{folder / 'manifest.json'}: format_version is {version!r}, but this release reads {max(1, FORMAT_VERSION - 1)} to "
-            f"{FORMAT_VERSION}. Format version N is read by the releases that write N or N + 1 (`albert --version`); "
-            f"or make the folder again with `albert tokenizer`."
-        )
-
-
 def _read_json(folder: Path, name: str) -> dict:
-    path = Path(folder) / name
+    path = folder / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there, so {folder} is no tokenizer folder. {_HINT}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). {_HINT}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}). {_HINT}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not JSON, or not to be read ({error}). {_HINT}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object. {_HINT}")
     return content

@@ -47,22 +47,14 @@ def read_documents(inputs: Sequence[str], *, text_field: str = "text") -> Iterat
     Raises:
         UserError: an input is missing, of unknown type, unreadable, damaged, not UTF-8, lacks the field; or no document at all.
     """
-    resolved = resolve_inputs(inputs)
-    return _documents(resolved, text_field)
+    return _documents(resolve_inputs(inputs), text_field)
 
 
 def _documents(inputs: list[Input], text_field: str) -> Iterator[Document]:
     num_documents = 0
     for index, (source, kind) in enumerate(inputs):
-        if kind == "txt":
-            records = _read_txt(source)
-        elif kind == "jsonl":
-            records = _read_jsonl(source, text_field)
-        elif kind == "parquet":
-            records = _read_parquet(source, text_field)
-        else:
-            records = _read_hf(source, text_field)
-        for offset, text, location in records:
+        read = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
+        for offset, text, location in _read_txt(source) if kind == "txt" else read[kind](source, text_field):
             if text and not text.isspace():
                 num_documents += 1
                 yield Document(index, offset, text, location)
@@ -87,12 +79,10 @@ def _read_txt(path: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _read_jsonl(path: str, text_field: str) -> Iterator[tuple[int, str, str]]:
-    row = 0
-    for line in read_lines(path):
-        if not line.text or line.text.isspace():
-            continue
-        yield row, _text_of_json(line.text, text_field, f"{path}:{line.number}"), f"{path}:{line.number}"
-        row += 1
+    lines = (line for line in read_lines(path) if line.text and not line.text.isspace())
+    for row, line in enumerate(lines):
+        location = f"{path}:{line.number}"
+        yield row, _text_of_json(line.text, text_field, location), location
 
 
 def _text_of_json(line: str, text_field: str, location: str) -> str:
@@ -108,14 +98,13 @@ def _text_of_json(line: str, text_field: str, location: str) -> str:
     text = record[text_field]
     if not isinstance(text, str):
         raise UserError(f"{location}: field `{text_field}` must be a string, found {type(text).__name__}.")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{location}: field `{text_field}` holds half a surrogate pair (\\u{ord(text[error.start]):04x}) at character "
-                f"{error.start}, which is not text. Write the character whole, or remove it."
-            ) from error
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{location}: field `{text_field}` holds half a surrogate pair (\\u{ord(text[error.start]):04x}) at character "
+            f"{error.start}, which is not text. Write the character whole, or remove it."
+        ) from error
     return text
 
 
@@ -172,9 +161,7 @@ def _texts_of_columns(columns: Iterable, source: str) -> Iterator[tuple[int, str
             try:
                 text = value.as_py() or ""
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{source} row {row}: not UTF-8 at byte {error.start} of the text. Write the file again."
-                ) from error
+                raise UserError(f"{source} row {row}: not UTF-8 at byte {error.start} of the text. Write it again.") from error
             yield row, text, f"{source} row {row}"
             row += 1
 

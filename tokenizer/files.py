@@ -3,9 +3,11 @@
 Everything is written under a temporary name in the same parent folder, flushed with fsync, and renamed.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,54 +16,76 @@ from pathlib import Path
 
 from tokenizer.errors import UserError
 
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY)
+"""What writing and renaming meet that is the user's to mend."""
 
-def check_output_folder(path: Path, marker: str, what: str) -> None:
-    """Refuse an output that holds something else than an earlier `what` (recognised by the file `marker`), or is unwritable.
+
+def check_output_folder(path: Path, marker: str, what: str, content: str = ".*") -> None:
+    """Refuse an output that holds something else than an earlier `what`, or is unwritable.
+
+    An earlier one holds the file `marker`, and nothing but names that the regular expression `content` matches.
 
     Raises:
-        UserError: `path` is a file, a non-empty folder without `marker`, or cannot be created.
+        UserError: `path` is a file, a folder that holds something else, or cannot be created.
     """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: the output must be a folder, but this is a file. Choose another --output.")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise UserError(
-            f"{path}: this folder holds something else (no {marker} in it), so it is left alone. "
-            f"Choose an empty or new folder for the {what}."
-        )
+    path = Path(os.path.realpath(path))
     try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: the output must be a folder, but this is a file. Choose another --output.")
+        names = sorted(os.listdir(path)) if path.exists() else []
+        others = [name for name in names if not re.fullmatch(content, name)]
+        if names and (others or not (path / marker).is_file()):
+            raise UserError(
+                f"{path}: this folder holds something else ({', '.join(others[:5]) or f'no {marker} in it'}), so it is left alone. "
+                f"Choose an empty or new folder for the {what}."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.parent / f".probe-{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose a writable --output.") from error
+        raise _not_writable(path, error) from error
 
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is fsynced and takes the name `path`, replacing what was there.
 
-    On any exception the temporary folder is removed and `path` stays as it was.
+    On any exception the temporary folder is removed and `path` stays as it was. Where `path` is a link, its target is replaced.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be created or renamed.
     """
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(path))
     token = secrets.token_hex(4)
-    temporary = path.parent / f".{path.name}.tmp-{token}"
-    temporary.mkdir()
+    temporary, old = (path.parent / f".{path.name}.{kind}-{token}" for kind in ("tmp", "old"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         yield temporary
         fsync_tree(temporary)
         if path.exists():
-            old = path.parent / f".{path.name}.old-{token}"
             path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
+        temporary.rename(path)
         fsync_path(path.parent)
-    except BaseException:
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            raise _not_writable(path, error) from error
         raise
+
+
+def check_format_version(path: Path, version: object, current: int, remedy: str) -> None:
+    """Raise a UserError unless `version`, read from `path`, is the current one or the one before."""
+    oldest = max(1, current - 1)
+    if version not in range(oldest, current + 1):
+        raise UserError(
+            f"{path}: format_version is {version!r}, but this release reads {oldest} to {current}. Format version N is read by the "
+            f"releases that write N or N + 1 (`albert --version`); or: {remedy}"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,3 +131,7 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _not_writable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written ({error.strerror or error}). Make room there, or choose another --output.")

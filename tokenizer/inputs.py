@@ -20,6 +20,8 @@ SUFFIXES = {
 }  # fmt: skip
 SUPPORTED = "supported: " + ", ".join(SUFFIXES) + ", folders, globs, and hf:NAME[:CONFIG[:SPLIT]]"
 
+SortKey = tuple[str, ...]
+
 
 class Input(NamedTuple):
     """One file, or one split of a `datasets` dataset."""
@@ -39,20 +41,24 @@ def resolve_inputs(inputs: Sequence[str]) -> list[Input]:
     Raises:
         UserError: nothing given, or an argument is missing, of an unsupported type, unreadable, or stands for no file.
     """
-    if isinstance(inputs, str):
-        inputs = [inputs]
     if not inputs:
         raise UserError(f"--input: no corpus given ({SUPPORTED}).")
-    found: dict[str, tuple[tuple[str, ...], int, Input]] = {}
+    found: dict[str, tuple[SortKey, int, Input]] = {}
     for position, argument in enumerate(inputs):
-        for relative, source in _expand(str(argument)):
-            kind = "hf" if source.startswith("hf:") else SUFFIXES[_suffix(source)]
-            identity = source if kind == "hf" else os.path.abspath(source)
+        entries = list(_expand(argument))
+        if not entries:
+            raise UserError(f"{argument}: no file of a known type here ({SUPPORTED}).")
+        for relative, source in entries:
+            if source.startswith("hf:"):
+                identity, kind = source, "hf"
+            else:
+                _check_file(source)
+                identity, kind = os.path.abspath(source), SUFFIXES[_suffix(source)]
             found.setdefault(identity, (relative, position, Input(source, kind)))
     return [item for _, _, item in sorted(found.values(), key=lambda entry: entry[:2])]
 
 
-def _expand(argument: str) -> Iterator[tuple[tuple[str, ...], str]]:
+def _expand(argument: str) -> Iterator[tuple[SortKey, str]]:
     """(sort key, source) of everything one argument stands for."""
     if argument.startswith("hf:"):
         name, *rest = argument[3:].split(":")
@@ -60,32 +66,30 @@ def _expand(argument: str) -> Iterator[tuple[tuple[str, ...], str]]:
             raise UserError(f"--input {argument}: expected hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT.")
         yield (Path(name).name, *rest), argument
     elif os.path.isdir(argument):
-        yield from _require_some(argument, _walk(argument, argument))
+        yield from _walk(argument, argument)
     elif os.path.lexists(argument):
-        _check_file(argument)
         if _suffix(argument) is None:
             raise UserError(f"{argument}: unknown type of file ({SUPPORTED}). Rename or convert it.")
         yield (os.path.basename(argument),), argument
     elif glob.has_magic(argument):
-        yield from _require_some(argument, _matches(argument))
+        yield from _matches(argument)
     else:
         raise UserError(f"{argument}: no such file or folder. Check --input ({SUPPORTED}).")
 
 
-def _matches(pattern: str) -> Iterator[tuple[tuple[str, ...], str]]:
+def _matches(pattern: str) -> Iterator[tuple[SortKey, str]]:
     parts = Path(pattern).parts
-    plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    base = os.path.join(*parts[:plain]) if plain else ""
+    num_plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    base = os.path.join(os.curdir, *parts[:num_plain])
     for match in glob.iglob(pattern, recursive=True):
-        if os.path.isdir(match):
-            if "**" not in parts:  # with ** the files below are matches of their own
-                yield from _walk(match, base or os.curdir)
-        elif _suffix(match):
-            _check_file(match)
-            yield Path(os.path.relpath(match, base or os.curdir)).parts, match
+        if not os.path.isdir(match):
+            if _suffix(match):
+                yield Path(os.path.relpath(match, base)).parts, match
+        elif "**" not in parts:  # with ** the files below are matches of their own
+            yield from _walk(match, base)
 
 
-def _walk(folder: str, base: str, above: frozenset[str] = frozenset()) -> Iterator[tuple[tuple[str, ...], str]]:
+def _walk(folder: str, base: str, above: frozenset[str] = frozenset()) -> Iterator[tuple[SortKey, str]]:
     """Supported files below `folder`, through links to folders too (a link to a folder above is passed over)."""
     real = os.path.realpath(folder)
     if real in above:
@@ -94,20 +98,11 @@ def _walk(folder: str, base: str, above: frozenset[str] = frozenset()) -> Iterat
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}). Check its permissions.") from error
-    for name in names:
-        path = os.path.join(folder, name)
+    for path in (os.path.join(folder, name) for name in names):
         if os.path.isdir(path):
             yield from _walk(path, base, above | {real})
-        elif _suffix(name):
-            _check_file(path)
+        elif _suffix(path):
             yield Path(os.path.relpath(path, base)).parts, path
-
-
-def _require_some(argument: str, entries: Iterator[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...], str]]:
-    entries = list(entries)
-    if not entries:
-        raise UserError(f"{argument}: no file of a known type here ({SUPPORTED}).")
-    return entries
 
 
 def _check_file(path: str) -> None:

@@ -16,7 +16,17 @@ BLOCK_SIZE = 1 << 20
 """Bytes read at a time."""
 
 BOM = b"\xef\xbb\xbf"
-WIDE_BOMS = {b"\xff\xfe\x00\x00": "UTF-32LE", b"\x00\x00\xfe\xff": "UTF-32BE", b"\xff\xfe": "UTF-16LE", b"\xfe\xff": "UTF-16BE"}
+
+STARTS = [
+    (b"\xff\xfe\x00\x00", "UTF-32", "Convert it: iconv -f UTF-32 -t UTF-8 FILE > utf8.txt"),
+    (b"\x00\x00\xfe\xff", "UTF-32", "Convert it: iconv -f UTF-32 -t UTF-8 FILE > utf8.txt"),
+    (b"\xff\xfe", "UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8 FILE > utf8.txt"),
+    (b"\xfe\xff", "UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8 FILE > utf8.txt"),
+    (b"\x1f\x8b", "gzip bytes", "Give the file the ending .gz."),
+    (b"\x28\xb5\x2f\xfd", "zstd bytes", "Give the file the ending .zst."),
+    (b"PAR1", "parquet bytes", "Give the file the ending .parquet."),
+]
+"""(first bytes, what they tell, what to do): marks of other encodings and formats, longer ones first."""
 
 
 class Line(NamedTuple):
@@ -55,7 +65,7 @@ def read_lines(path: str) -> Iterator[Line]:
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{path}:{number}: not UTF-8 at byte {start + error.start} (0x{raw[error.start]:02x}). If you know the encoding, "
-                f"convert the file: iconv -f WINDOWS-1252 -t UTF-8 {_plain_name(path)} > utf8.txt"
+                f"convert the file: iconv -f WINDOWS-1252 -t UTF-8 FILE > utf8.txt"
             ) from error
         yield Line(number, start, text.removesuffix("\r"))
 
@@ -119,18 +129,6 @@ def _zstd_blocks(path: str) -> Iterator[bytes]:
 
 
 def _check_start(path: str, first_line: bytes) -> None:
-    for bom, encoding in WIDE_BOMS.items():
-        if first_line.startswith(bom):
-            name = encoding[:6]
-            raise UserError(
-                f"{path}:1: this is {encoding} text (byte order mark at byte 0), expected UTF-8. "
-                f"Convert it: iconv -f {name} -t UTF-8 {_plain_name(path)} > utf8.txt"
-            )
-    for magic, name in ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PAR1", "parquet")):
-        if first_line.startswith(magic):
-            raise UserError(f"{path}:1: expected text, but these are {name} bytes. Give the file the ending of what it is.")
-
-
-def _plain_name(path: str) -> str:
-    """The file's name as a command would use it once decompressed."""
-    return path[: -len(".gz")] if path.lower().endswith(".gz") else path[: -len(".zst")] if path.lower().endswith(".zst") else path
+    for start, what, remedy in STARTS:
+        if first_line.startswith(start):
+            raise UserError(f"{path}:1: expected UTF-8 text, but this begins like {what}. {remedy}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizer.errors import UserError
+from tokenizer.errors import check_all
 from tokenizer.special_tokens import CONTROL_SYMBOLS, USER_DEFINED_SYMBOLS
 
 
@@ -40,20 +40,14 @@ class TokenizerOptions:
 
 
 def check_options(options: TokenizerOptions) -> None:
-    """Raise one UserError that lists every value out of its range."""
-    problems = []
+    """Raise one UserError that lists every option that cannot be used."""
     num_fixed = 2 + len(CONTROL_SYMBOLS) + len(USER_DEFINED_SYMBOLS)
-    if not options.input:
-        problems.append("input: expected at least one file, folder, glob or hf: name, none given")
-    if options.vocab_size <= num_fixed:
-        problems.append(f"vocab_size: expected more than {num_fixed} (special tokens and fixed symbols), got {options.vocab_size}")
-    if not options.text_field:
-        problems.append("text_field: expected the name of a field, got an empty string")
-    if not 0.98 <= options.character_coverage <= 1:
-        problems.append(f"character_coverage: expected 0.98 to 1, got {options.character_coverage}")
-    if options.input_sentence_size <= 100:
-        problems.append(f"input_sentence_size: expected more than 100 lines, got {options.input_sentence_size}")
-    if not 0 <= options.seed < 2**32 - 1:
-        problems.append(f"seed: expected 0 to {2**32 - 2}, got {options.seed}")
-    if problems:
-        raise UserError("albert tokenizer: these options cannot be used:\n" + "\n".join(f"  --{problem}" for problem in problems))
+    wanted = {
+        "input": (bool(options.input), "at least one file, folder, glob or hf:NAME"),
+        "vocab_size": (options.vocab_size > num_fixed, f"more than {num_fixed} (special tokens and fixed symbols)"),
+        "text_field": (bool(options.text_field), "the name of a field"),
+        "character_coverage": (0.98 <= options.character_coverage <= 1, "from 0.98 to 1"),
+        "input_sentence_size": (options.input_sentence_size > 100, "more than 100 lines"),
+        "seed": (0 <= options.seed < 2**32 - 1, f"from 0 to {2**32 - 2}"),
+    }
+    check_all(options, wanted)

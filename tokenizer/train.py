@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, build_normalizer, nmt_nfkc_charsmap, write_chain
 from tokenizer.corpus import read_documents
@@ -33,8 +32,8 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             the text, or marks to be stripped from a script that needs them. Nothing is left under the final name.
     """
     check_options(options)
-    check_output_folder(options.output, marker="manifest.json", what="tokenizer")
-    _refuse_other_content(options.output)
+    # Folders of data have a manifest.json too, and the whole folder is about to be replaced.
+    check_output_folder(options.output, "manifest.json", "tokenizer", "|".join(map(re.escape, FILE_NAMES)))
     documents = read_documents(options.input, text_field=options.text_field)
     print("Reading the corpus ...", flush=True)
     sample = draw_sample(
@@ -48,7 +47,7 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
     spiece_model = _train_sentencepiece(sample.lines, options)
     with replace_folder(options.output) as folder:
         write_chain(folder, spiece_model, options.lower_case, options.keep_accents)
-        encoder = Encoder.load(folder)
+        encoder = Encoder(folder)
         manifest = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": encoder.sha256,
@@ -67,16 +66,6 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
         f"{manifest['num_characters']:,} characters ({manifest['num_unknown_characters']:,} of them unknown to the vocabulary)."
     )
     return manifest
-
-
-def _refuse_other_content(output: Path) -> None:
-    """Folders of data have a manifest.json too, and the whole folder is about to be replaced."""
-    others = sorted(path.name for path in output.iterdir() if path.name not in FILE_NAMES) if output.is_dir() else []
-    if others:
-        raise UserError(
-            f"{output}: this folder holds something else ({', '.join(others[:5])}), so it is left alone. "
-            f"Choose an empty or new folder for the tokenizer."
-        )
 
 
 def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes:
