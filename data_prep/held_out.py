@@ -1,7 +1,4 @@
-"""Which documents are held out for validation. In: the identities of documents. Out: a cutoff that decides for each of them.
-
-A document's lot is a hash of (seed, its identity), so it is the same wherever the corpus lies and however it is read.
-"""
+"""Which documents are held out for validation: those whose lot, a hash of (seed, identity), is below a cutoff."""
 
 import math
 from collections.abc import Iterable
@@ -30,9 +27,8 @@ def find_cutoff(documents: Iterable[Document], seed: int, fraction: float) -> fl
         return 0.0
     if max(1, num_below) >= num_documents:
         raise UserError(
-            f"--validation_fraction is {fraction:g}, but the corpus has {num_documents} document(s): none would be left to "
-            "train on. Expected at least one document more than are held out (in .txt a blank line ends a document; or "
-            "give --validation_fraction 0 to hold out none)."
+            f"--validation_fraction is {fraction:g}, but the corpus has {num_documents} document(s): none is left to train on. "
+            "Give more documents (in .txt a blank line ends one), or --validation_fraction 0 to hold out none."
         )
     return fraction if num_below else math.nextafter(smallest, 1.0)
 

@@ -36,10 +36,7 @@ class Rows(NamedTuple):
 
 
 def prediction_counts(max_seq_length: int, mask_ratio: float, max_predictions: int) -> np.ndarray:
-    """int64 [max_seq_length + 1]: pieces to predict in a row of each length, min(max_predictions, max(1, round(ratio * length))).
-
-    Length counts [CLS] and [SEP]. `round` is Python's: half to even.
-    """
+    """int64 [max_seq_length + 1]: pieces to predict in a row of each length, [CLS] and [SEP] counted in. Rounds half to even."""
     return np.array([min(max_predictions, max(1, round(mask_ratio * length))) for length in range(max_seq_length + 1)])
 
 
@@ -48,18 +45,15 @@ def ngram_weights(max_ngram: int) -> np.ndarray:
     return np.cumsum(1.0 / np.arange(1, max_ngram + 1))
 
 
-def mask(pieces, starts_word, table, identities, seed, counts, weights, vocab_size) -> Rows:
+@compiled
+def mask(pieces, starts_word, table, identities, seed, counts, weights, vocab_size):
     """Lay out every instance and mask it; the random stream is that of (seed, "masks", copy, document).
 
     pieces: int32, starts_word: bool, like each other. table: int64 [instances, 8] from `pairs.pair`, the instances of one
     document and copy together. identities: int64 [documents, 2]. counts: from `prediction_counts`. weights: from
     `ngram_weights`. starts_word all true masks single pieces; weights of length 1 masks single words.
+    Returns Rows.
     """
-    return Rows(*mask_rows(pieces, starts_word, table, identities, seed, counts, weights, vocab_size))
-
-
-@compiled
-def mask_rows(pieces, starts_word, table, identities, seed, counts, weights, vocab_size):
     num_rows = len(table)
     lengths = table[:, A_END] - table[:, A_BEGIN] + table[:, B_END] - table[:, B_BEGIN] + 3 - (table[:, B_BEGIN] == table[:, B_END])
     row_starts = np.zeros(num_rows + 1, np.int64)
@@ -79,9 +73,9 @@ def mask_rows(pieces, starts_word, table, identities, seed, counts, weights, voc
         ids = input_ids[row_starts[row] : row_starts[row + 1]]
         ids[0] = CLS_ID
         position, num_words = add_segment(ids, 1, pieces, starts_word, table[row, A_BEGIN], table[row, A_END], words, 0)
-        if table[row, B_BEGIN] < table[row, B_END]:
+        begin, end = table[row, B_BEGIN], table[row, B_END]
+        if begin < end:
             segment_b_starts[row] = position
-            begin, end = table[row, B_BEGIN], table[row, B_END]
             position, num_words = add_segment(ids, position, pieces, starts_word, begin, end, words, num_words)
         covered = cover(state, words[:num_words], len(ids), counts[len(ids)], weights)
         for position in range(len(ids)):
@@ -90,7 +84,7 @@ def mask_rows(pieces, starts_word, table, identities, seed, counts, weights, voc
                 ids[position] = replacement(state, ids[position], vocab_size)
                 num += 1
         position_starts[row + 1] = num
-    return input_ids, row_starts, segment_b_starts, positions[:num].copy(), labels[:num].copy(), position_starts
+    return Rows(input_ids, row_starts, segment_b_starts, positions[:num].copy(), labels[:num].copy(), position_starts)
 
 
 WORD_BEGIN, WORD_END, SEGMENT_STOP = range(3)

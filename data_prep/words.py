@@ -53,11 +53,7 @@ def piece_classes(pieces: Sequence[str], num_special: int) -> np.ndarray:
 
 @compiled
 def word_starts(pieces, sentence_starts, classes):
-    """bool array like `pieces`: does a word start here?
-
-    pieces: int32, the pieces of documents end to end. sentence_starts: int64, index of each sentence's first piece; a
-    sentence starts a word. classes: from `piece_classes`.
-    """
+    """bool [pieces]. sentence_starts: int64, index of each sentence's first piece. classes: from `piece_classes`."""
     starts = np.ones(len(pieces), np.bool_)
     for index in range(1, len(pieces)):
         space, first, _ = classes[pieces[index]]

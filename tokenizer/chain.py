@@ -38,6 +38,8 @@ SPECIAL_IDS = {
     special_tokens.MASK_TOKEN: special_tokens.MASK_ID,
 }
 
+_HINT = "Give a folder made by `albert tokenizer`."
+
 Pieces = list[tuple[str, float]]
 """(piece, log probability); the position is the id."""
 
@@ -64,9 +66,10 @@ def parse_model(spiece_model: bytes) -> tuple[Pieces, bytes]:
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto.FromString(spiece_model)
-    pieces = [
-        (entry.piece, entry.score - DIGIT_COMMA_PENALTY if _is_digit_comma(entry.piece) else entry.score) for entry in proto.pieces
-    ]
+    pieces = []
+    for entry in proto.pieces:
+        is_digit_comma = entry.piece[-1:] == "," and entry.piece[-2:-1].isdigit()
+        pieces.append((entry.piece, entry.score - DIGIT_COMMA_PENALTY * is_digit_comma))
     return pieces, proto.normalizer_spec.precompiled_charsmap
 
 
@@ -82,11 +85,7 @@ def build_normalizer(lower_case: bool, keep_accents: bool, charsmap: bytes) -> n
 
 def build_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
     """The whole chain. Ids 0-4 of `pieces` are the special tokens."""
-    chain = Tokenizer(Unigram(pieces, unk_id=special_tokens.UNK_ID, byte_fallback=False))
-    chain.normalizer = build_normalizer(lower_case, keep_accents, charsmap)
-    chain.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
-    )
+    chain = _build_core(pieces, lower_case, keep_accents, charsmap)
     chain.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     cls, sep = special_tokens.CLS_TOKEN, special_tokens.SEP_TOKEN
     chain.post_processor = processors.TemplateProcessing(
@@ -107,10 +106,16 @@ def build_guarded_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, ch
         (f" {piece}" if number in special_tokens.FORBIDDEN_TEXT_IDS else piece, score)
         for number, (piece, score) in enumerate(pieces)
     ]
-    chain = build_chain(pieces, lower_case, keep_accents, charsmap)
-    guarded = Tokenizer(Unigram(renamed, unk_id=special_tokens.UNK_ID, byte_fallback=False))
-    guarded.normalizer, guarded.pre_tokenizer = chain.normalizer, chain.pre_tokenizer
-    return guarded
+    return _build_core(renamed, lower_case, keep_accents, charsmap)
+
+
+def _build_core(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
+    core = Tokenizer(Unigram(pieces, unk_id=special_tokens.UNK_ID, byte_fallback=False))
+    core.normalizer = build_normalizer(lower_case, keep_accents, charsmap)
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    return core
 
 
 def write_chain(folder: Path, spiece_model: bytes, lower_case: bool, keep_accents: bool) -> None:
@@ -169,9 +174,6 @@ def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
     return pieces, config.get("do_lower_case", True), config.get("keep_accents", False), charsmaps[0]
 
 
-_HINT = "Give a folder made by `albert tokenizer`."
-
-
 def _read_json(folder: Path, name: str) -> dict:
     path = folder / name
     try:
@@ -183,7 +185,3 @@ def _read_json(folder: Path, name: str) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object. {_HINT}")
     return content
-
-
-def _is_digit_comma(piece: str) -> bool:
-    return len(piece) >= 2 and piece[-1] == "," and piece[-2].isdigit()

@@ -52,7 +52,9 @@ def read_lines(path: str) -> Iterator[Line]:
         start = offset
         offset += len(raw) + 1
         if number == 1:
-            _check_start(path, raw)
+            for first_bytes, what, remedy in STARTS:
+                if raw.startswith(first_bytes):
+                    raise UserError(f"{path}:1: expected UTF-8 text, but this begins like {what}. {remedy}")
             if raw.startswith(BOM):
                 raw, start = raw[len(BOM) :], len(BOM)
         if b"\0" in raw:
@@ -126,9 +128,3 @@ def _zstd_blocks(path: str) -> Iterator[bytes]:
                 data, inside = frame.unused_data, False
     if inside:
         raise EOFError("the last frame has no end")
-
-
-def _check_start(path: str, first_line: bytes) -> None:
-    for start, what, remedy in STARTS:
-        if first_line.startswith(start):
-            raise UserError(f"{path}:1: expected UTF-8 text, but this begins like {what}. {remedy}")
