@@ -76,9 +76,8 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
 
     - Target length: the budget, or with probability short_seq_prob uniform in [2, budget].
     - Units are added while the total fits the budget, until it reaches the target and two are in (NONE: one).
-    - SOP packs half of the copies from the document's end. A sentence that did not fit opens the next instance, and long
-      ones fail to fit more often: packed from the front alone, the longer of A and B came first in 60 % of the pairs of
-      length 64. From both sides alike, lengths tell nothing.
+    - SOP packs half of the copies from the document's end. A sentence that did not fit, so a long one, opens the next
+      instance: packed from the front alone, the longer of A and B came first in 60 % of the pairs of length 64.
     - A takes the first a_end ~ U[1, n - 1] of n units, B the rest. SOP swaps them with p = 0.5 (label 1, else 0).
     - One unit, or a part of a cut sentence among several: label -100. Such parts keep their order, in two segments.
     - NSP: with p = 0.5, and for a lone sentence, B is whole sentences of another document of the batch (label 1), and the

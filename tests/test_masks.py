@@ -156,14 +156,14 @@ def test_an_ngram_never_runs_from_a_into_b():
 
 
 def test_pieces_are_masked_randomised_and_kept_80_10_10_and_random_ones_are_ordinary():
-    size, num_rows = 509, 400
+    size, num_rows = 509, 2000
     table = table_of([(size, 0)] * num_rows)
     pieces = np.full(table[-1, A_END], 7, np.int32)
     counts = prediction_counts(512, 0.15, 77)
     starts_word = np.ones(len(pieces), bool)
     rows = mask(pieces, starts_word, table, identities_of(num_rows), 0, counts, ngram_weights(3), VOCAB_SIZE)
     shown = np.concatenate([ids[positions] for ids, _, positions, _ in rows_of(rows)])
-    assert len(shown) > 30_000
+    assert len(shown) > 150_000
     chance = 0.1 / (VOCAB_SIZE - FIRST_ORDINARY_ID)  # A random piece may be the piece itself.
     assert abs(np.mean(shown == MASK_ID) - 0.8) < five_sigma(0.8, len(shown))
     assert abs(np.mean(shown == 7) - 0.1 - chance) < five_sigma(0.1, len(shown))

@@ -23,13 +23,10 @@ class Document(NamedTuple):
 
     input_index: int
     """Number of its input, counted from 0 in the order of `resolve_inputs`."""
-
     offset: int
     """.txt: byte offset of its first byte in the decompressed file; otherwise its row, counted from 0."""
-
     text: str
     """Never only white space, never a lone surrogate. .txt: its lines joined by "\\n", without the last "\\n"."""
-
     location: str
     """For messages: "corpus.txt:120" (line of its first byte) or "corpus.parquet row 7"."""
 

@@ -28,7 +28,6 @@ class Input(NamedTuple):
 
     source: str
     """The path as the user will recognise it, or the whole `hf:` string."""
-
     kind: Literal["txt", "jsonl", "parquet", "hf"]
 
 

@@ -34,10 +34,8 @@ class Line(NamedTuple):
 
     number: int
     """Counted from 1."""
-
     offset: int
     """Byte offset of its first byte in the decompressed stream (after a byte order mark)."""
-
     text: str
 
 

@@ -13,28 +13,20 @@ class TokenizerOptions:
 
     input: list[str]
     """The corpus: files (.txt, .jsonl, each also .gz or .zst; .parquet), folders, globs, hf:NAME[:CONFIG[:SPLIT]]."""
-
     output: Path
     """Folder to write: spiece.model, tokenizer.json, tokenizer_config.json, manifest.json."""
-
     vocab_size: int = 30000
     """Size of the vocabulary in pieces, special tokens included."""
-
     lower_case: bool = True
     """Lower-case the text."""
-
     keep_accents: bool = True
     """Keep accents and other marks. False strips them all, as ALBERT's English models do; in most languages that hurts words."""
-
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, hf:) that holds the text."""
-
     character_coverage: float = 0.99995
     """Fraction of the text's characters that get a piece of their own, 0.98 to 1; the rarest others become <unk>."""
-
     input_sentence_size: int = 10_000_000
     """Lines that training draws from the corpus at random; they are held in memory. More than 100."""
-
     seed: int = 0
     """Seed of that draw, from 0; without effect on a corpus of fewer lines."""
 

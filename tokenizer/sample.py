@@ -30,15 +30,11 @@ class Sample:
 
     lines: list[bytes] = field(default_factory=list)
     """Normalised UTF-8 lines for training."""
-
     shown: list[str] = field(default_factory=list)
     """Ten raw lines."""
-
     num_documents: int = 0
-
     num_lines: int = 0
     """Lines with text in the corpus, before long ones are cut."""
-
     character_counts: Counter[str] = field(default_factory=Counter)
     """Characters of the whole corpus after normalisation, without white space."""
 

@@ -15,7 +15,7 @@ from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
 from tokenizer.options import TokenizerOptions, check_options
-from tokenizer.sample import MAX_LINE_BYTES, Sample, draw_sample
+from tokenizer.sample import MAX_LINE_BYTES, draw_sample
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
 
 NUM_THREADS = 16
@@ -48,6 +48,7 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
     with replace_folder(options.output) as folder:
         write_chain(folder, spiece_model, options.lower_case, options.keep_accents)
         encoder = Encoder(folder)
+        counts = sample.character_counts
         manifest = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": encoder.sha256,
@@ -55,8 +56,9 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             "options": {name: value for name, value in asdict(options).items() if name not in ("input", "output")},
             "num_documents": sample.num_documents,
             "num_lines": sample.num_lines,
-            "num_characters": sample.character_counts.total(),
-            "num_unknown_characters": _num_unknown_characters(sample, encoder.pieces),
+            "num_characters": counts.total(),
+            # No piece of their own: they become <unk>, unless a longer piece covers them.
+            "num_unknown_characters": sum(counts[character] for character in counts.keys() - encoder.pieces),
             "versions": {name: version(name) for name in ("sentencepiece", "tokenizers")},
         }
         write_json(folder / "manifest.json", manifest)
@@ -102,12 +104,6 @@ def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes
 def _drain(lines: list[bytes]) -> Iterator[bytes]:
     while lines:
         yield lines.pop()
-
-
-def _num_unknown_characters(sample: Sample, pieces: list[str]) -> int:
-    """Characters of the corpus that are no piece of their own: they become <unk>, unless a longer piece covers them."""
-    known = set(pieces)
-    return sum(count for character, count in sample.character_counts.items() if character not in known)
 
 
 def _explain(message: str, options: TokenizerOptions) -> UserError | None:
