@@ -29,7 +29,7 @@ clean:
 	rm -rf $(WORK)
 
 # DeepSpeed is installed without its compiled operators: at ZeRO stage 0 none is used.
-.venv/installed: setup.cfg requirements.lock
+.venv/installed: setup.cfg requirements.lock launch/albert
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Python {v[0]}.{v[1]}: 3.11 to 3.13 is needed; give one with PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers]'

@@ -1,6 +1,7 @@
 """The `albert` command: one verb a stage. A verb's modules are imported only when it is called."""
 
 import pkgutil
+import signal
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from dataclasses import MISSING, fields
@@ -28,12 +29,12 @@ VERBS = {
     "launch": Verb(
         "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.run:LaunchOptions", "launch.run:launch"
     ),
-    "export": Verb("write a checkpoint as a Hugging Face folder", "pretrain.export:ExportOptions", "pretrain.export:export"),
+    "export": Verb("write a checkpoint in Hugging Face format", "pretrain.export_options:ExportOptions", "pretrain.export:export"),
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; the exit code is 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis."""
+    """Run one verb; the exit code is 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -44,6 +45,7 @@ def main(arguments: list[str]) -> int:
     if name not in VERBS:
         print(f"albert: there is no verb `{name}`; choose one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C; `launch` sets its own
     try:
         options = parse(name, pkgutil.resolve_name(VERBS[name].options), rest)
         result = pkgutil.resolve_name(VERBS[name].function)(options)
@@ -115,4 +117,7 @@ def gather_overrides(arguments: list[str]) -> list[str]:
             overrides.append(f"{name}={value if equals else next(rest, '')}")
         else:
             kept.append(argument)
-    return kept + (["--overrides", *overrides] if overrides else [])
+    if overrides:
+        place = kept.index("--overrides") + 1 if "--overrides" in kept else len(kept)
+        kept[place:place] = overrides if "--overrides" in kept else ["--overrides", *overrides]
+    return kept

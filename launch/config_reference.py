@@ -65,7 +65,7 @@ def type_name(hint: Any) -> str:
 
 def default_text(item: Any) -> str:
     if item.default is not MISSING:
-        return "none" if item.default is None else str(item.default)
+        return "null" if item.default is None else str(item.default)
     return "required" if item.default_factory is MISSING else "empty"
 
 

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.demo", description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("work"), help="folder for everything the demo makes (default: work)")
     parser.add_argument("--steps", type=int, help="stop training earlier than the config says")
-    parser.add_argument("--seed", type=int, default=0, help="seed of data, weights, order and dropout (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of masks, weights and order (default: 0)")
     options = parser.parse_args(arguments)
     if not CONFIG.is_file() or not CORPUS.is_file():
         print(f"the demo runs in the repository: {CONFIG} and {CORPUS} are not here; change into its folder", file=sys.stderr)
@@ -53,8 +53,7 @@ def commands(work: Path, steps: int | None, seed: int) -> list[list[str]]:
     prepare = ["albert", "prepare", "--input", str(CORPUS), "--tokenizer", tokenizer, "--output", data, "--max_seq_length", "64"]
     if seed:
         prepare += ["--seed", str(seed)]
-        for name in ("data.shuffle_seed", "model.seed", "training.seed"):
-            launch += [f"--{name}", str(seed)]
+        launch += ["--training.seed", str(seed)]
     if steps is not None:
         launch += ["--training.steps", str(steps)]
     return [

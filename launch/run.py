@@ -1,6 +1,5 @@
 """`albert launch`: run config and overrides in, a run folder and workers under DeepSpeed's launcher out, and a true exit code."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,18 +7,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import yaml
 
 from data_prep.schema import read_manifest
-from pretrain.config import RunConfig, check_against_data, differences, load_config, to_plain
+from pretrain.config import RunConfig, data_faults, differences, load_config, to_plain
 from pretrain.rendezvous import free_port
 from pretrain.report import read_report
+from pretrain.run_lock import hold_lock
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
@@ -50,14 +49,15 @@ def launch(options: LaunchOptions) -> int:
     Raises:
         UserError: any fault in config, data, or run folder, before a process is started.
     """
+    config, num_procs = read_run_config(options)
     run_folder = options.output.absolute()
-    config = read_run_config(options)
-    num_procs = options.num_procs or default_num_procs(config)
-    check_against_data(config, read_manifest(config.data.path), num_procs)
-    check_output_folder(run_folder, marker="config.yaml", what="run")
+    if not (run_folder / "config.yaml").is_file():
+        check_output_folder(run_folder, marker="config.yaml", what="run")
     run_folder.mkdir(exist_ok=True)
-    with lock(run_folder):
-        refuse_changed_config(run_folder, config)
+    with hold_lock(run_folder / ".launch.lock"):
+        hold_lock(run_folder / ".lock").close()  # the workers of a launch that was killed may still be at work
+        if any((run_folder / "checkpoints").glob("step-*")):
+            refuse_changed_config(run_folder, config)
         done = run_folder / "DONE"
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
@@ -65,33 +65,33 @@ def launch(options: LaunchOptions) -> int:
         for stale in ("DONE", "STOP", "state.json"):
             (run_folder / stale).unlink(missing_ok=True)
         write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
-        return run_workers(run_folder, num_procs)
+        return run_workers(run_folder, num_procs, config)
 
 
-def read_run_config(options: LaunchOptions) -> RunConfig:
-    """The config with overrides applied; faults of the config and of the data folder in one error."""
+def read_run_config(options: LaunchOptions) -> tuple[RunConfig, int]:
+    """The config with overrides applied, paths absolute, and the number of processes; all faults in one error."""
     overrides = [split_override(text) for text in options.overrides]
     if options.data is not None:
-        overrides.append(("data.path", str(options.data)))
-    faults, config = [], None
+        overrides.append(("data.path", json.dumps(str(options.data))))  # as YAML, whatever the path looks like
+    faults, config, manifest = [], None, None
     if options.num_procs is not None and options.num_procs < 1:
         faults.append(f"--num_procs: must be above 0, found {options.num_procs}")
     try:
         config = load_config(options.config, overrides)
     except UserError as error:
         faults.append(str(error))
-    data = config.data.path if config else options.data
-    if data is not None:
-        try:
-            read_manifest(data)
-        except UserError as error:
-            faults.append(str(error))
+    try:
+        if data := config.data.path if config else options.data:
+            manifest = read_manifest(data)
+    except UserError as error:
+        faults.append(str(error))
+    if config and not faults:
+        num_procs = options.num_procs or default_num_procs(config)
+        faults += data_faults(config, manifest, num_procs)
     if faults:
         raise UserError("\n".join(faults))
-    absolute = [("data.path", json.dumps(os.path.abspath(config.data.path)))]
-    if config.model.init_from is not None:
-        absolute.append(("model.init_from", json.dumps(os.path.abspath(config.model.init_from))))
-    return load_config(options.config, overrides + absolute)
+    model = replace(config.model, init_from=config.model.init_from and config.model.init_from.absolute())
+    return replace(config, data=replace(config.data, path=config.data.path.absolute()), model=model), num_procs
 
 
 def split_override(text: str) -> tuple[str, str]:
@@ -115,19 +115,6 @@ def refuse_changed_config(run_folder: Path, config: RunConfig) -> None:
         )
 
 
-@contextmanager
-def lock(run_folder: Path) -> Iterator[None]:
-    """Hold the run folder; the operating system lets go of it when this process ends, however it ends."""
-    with (run_folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{run_folder}: another `albert launch` is running here. Wait for it, or give another --output."
-            ) from error
-        yield
-
-
 def default_num_procs(config: RunConfig) -> int:
     """The GPUs of this machine, or 1."""
     if config.precision.device == "cpu":
@@ -137,40 +124,60 @@ def default_num_procs(config: RunConfig) -> int:
     return torch.cuda.device_count() or 1
 
 
-def run_workers(run_folder: Path, num_procs: int) -> int:
+def run_workers(run_folder: Path, num_procs: int, config: RunConfig) -> int:
     """Start DeepSpeed's launcher in a process group of its own, wait, and say how it ended."""
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(run_folder / "no-hostfile")]
-    command += ["--num_gpus", str(num_procs), "--master_port", str(free_port()), "--no_local_rank", "--log_level", "critical"]
+    command += [*device_options(num_procs, config.precision.device, os.environ.get("CUDA_VISIBLE_DEVICES"))]
+    command += ["--master_port", str(free_port()), "--no_local_rank", "--log_level", "critical"]
     command += ["--module", "pretrain", str(run_folder / "config.yaml")]
-    child = subprocess.Popen(command, env=worker_environment(num_procs), start_new_session=True)
+    child = subprocess.Popen(command, env=worker_environment(num_procs, config), start_new_session=True)
     with forwarded_signals(child, run_folder / "STOP"):
         child.wait()
     return outcome(run_folder, child.returncode)
 
 
-def worker_environment(num_procs: int) -> dict[str, str]:
+def device_options(num_procs: int, device: str, visible: str | None) -> list[str]:
+    """DeepSpeed's options for one process a device; `visible` is CUDA_VISIBLE_DEVICES, which it ignores beside --num_gpus.
+
+    Raises:
+        UserError: fewer devices are visible than processes asked for, or they are not given by number.
+    """
+    if device == "cpu" or not visible:
+        return ["--num_gpus", str(num_procs)]
+    devices = visible.split(",")
+    if len(devices) < num_procs or not all(number.strip().isdigit() for number in devices):
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES: is {visible}; for --num_procs {num_procs} it must list as many GPUs, by number (DeepSpeed "
+            "takes no UUIDs). Change it, or unset it."
+        )
+    return ["--include", "localhost:" + ",".join(number.strip() for number in devices[:num_procs])]
+
+
+def worker_environment(num_procs: int, config: RunConfig) -> dict[str, str]:
     """Our environment; packages are found where they are installed, never in the working folder; cores are shared out."""
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_procs)))
-    if shutil.which("nvidia-smi") is None:
+    if config.precision.device == "cpu" or shutil.which("nvidia-smi") is None:
         environment.setdefault("DS_ACCELERATOR", "cpu")
     return environment
 
 
 @contextmanager
 def forwarded_signals(child: subprocess.Popen[bytes], stop_file: Path) -> Iterator[None]:
-    """The first SIGTERM, SIGUSR1 or Ctrl-C asks the workers to save and end; a second ends them at once."""
+    """The first SIGTERM, SIGUSR1, SIGHUP or Ctrl-C asks the workers to save and end; a second ends them at once."""
+    received = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop_file.exists():
+        received.append(number)
+        if len(received) > 1:
             os.killpg(child.pid, signal.SIGKILL)
-        else:
-            stop_file.touch()
-            print("asked to stop: saving at the next step; a second signal ends at once", file=sys.stderr, flush=True)
+            return
+        stop_file.touch()
+        with suppress(OSError):  # after SIGHUP there may be no terminal to tell
+            os.write(2, b"asked to stop: saving at the next step; a second signal ends at once\n")
 
-    before: dict[int, Any] = {}
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        before[number] = signal.signal(number, on_signal)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:

@@ -4,12 +4,15 @@ Exit codes: 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis. 
 """
 
 import sys
+import time
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 
 from pretrain.distributed import barrier, shut_down
 from pretrain.rendezvous import own_rank
 from pretrain.report import read_report, write_report
+from pretrain.run_lock import hold_lock
 from pretrain.train import Diagnosis, Preempted, train
 from tokenizer.errors import UserError
 
@@ -17,26 +20,43 @@ OUTCOMES = {UserError: ("user error", 2), Preempted: ("preempted", 3), Diagnosis
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or not arguments[0].endswith("config.yaml"):
+    config = Path(arguments[0]).resolve() if len(arguments) == 1 else Path()
+    if config.name != "config.yaml" or not config.is_file():
         print("usage: python -m pretrain RUN/config.yaml (written by `albert launch`; it takes no overrides)", file=sys.stderr)
         return 2
-    run_folder = Path(arguments[0]).resolve().parent
-    if own_rank() == 0:
-        write_report(run_folder, "running", None, "")
-    status, code, message = "done", 0, ""
+    run_folder = config.parent
+    with ExitStack() as held:
+        if own_rank() == 0:
+            try:
+                held.enter_context(hold_lock(run_folder / ".lock"))
+            except UserError as error:
+                print(error, file=sys.stderr)
+                return 2
+            write_report(run_folder, "running", None, "")
+        return run(run_folder)
+
+
+def run(run_folder: Path) -> int:
+    """Train; write how it ended to state.json, by the rank that knows; return the exit code."""
     try:
         train(run_folder)
     except Exception as error:
         status, code = OUTCOMES.get(type(error), ("crashed", 1))
         message = str(error) if code != 1 else f"{type(error).__name__}: {error}"
-        if code == 1 and read_report(run_folder).get("exit_code") is not None:
-            return 1  # torn down because another rank ended; that one has said why
-        if code == 1:
-            traceback.print_exc()
-    if own_rank() == 0 or code in (1, 2):
-        write_report(run_folder, status, code, message)
-    if code == 2 or (code in (3, 4) and own_rank() == 0):
-        print(message, file=sys.stderr, flush=True)
+        lost_peer = code == 1 and "gloo" in message
+        if own_rank() != 0 or lost_peer:
+            time.sleep(1)  # a rank that knows more speaks first
+        if read_report(run_folder)["exit_code"] is None:
+            message = "a process ended without a word (killed, or out of memory?)" if lost_peer else message
+            write_report(run_folder, status, code, message)
+            if code == 1 and not lost_peer:
+                traceback.print_exc()
+            elif code != 1:
+                print(message, file=sys.stderr, flush=True)
+    else:
+        code = 0
+        if own_rank() == 0:
+            write_report(run_folder, "done", 0, "")
     if code in (0, 3, 4):  # all ranks come here together; the first to leave makes the launcher end the others
         barrier()
         shut_down()

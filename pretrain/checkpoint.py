@@ -13,21 +13,26 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tokenizer.errors import UserError
-from tokenizer.files import replace_folder, sha256_of_files, write_json
+from tokenizer.files import check_format_version, replace_folder, sha256_of_files, write_json
 
 FORMAT_VERSION = 1
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write one checkpoint; `state` is plain JSON with at least `step`. Called by rank 0 alone."""
+    """Write one checkpoint; `state` is plain JSON with at least `step`. Called by rank 0 alone.
+
+    Raises:
+        UserError: the disk is full or not writable; what was there stays.
+    """
     with replace_folder(folder) as temporary:
-        save_file(weights(model), temporary / "model.safetensors")
-        save_file(optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+        # as bytes, because save_file turns a full disk into an error of its own
+        (temporary / "model.safetensors").write_bytes(save(weights(model)))
+        (temporary / "optimizer.safetensors").write_bytes(save(optimizer_tensors(model, optimizer)))
         write_json(temporary / "state.json", {"format_version": FORMAT_VERSION} | state)
         write_json(temporary / "manifest.json", {name: sha256_of_files(temporary / name) for name in FILES})
 
@@ -57,34 +62,31 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it was written by a release whose format this one does not read.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if state.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{folder}: format_version {state.get('format_version')} was written by a later release; this one reads "
-            f"{FORMAT_VERSION}. Install the release that wrote it (`albert --version` there)."
-        )
+    path = folder / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    check_format_version(path, state.get("format_version"), FORMAT_VERSION, "start a new run.")
     return state
 
 
-def newest_good_checkpoint(checkpoints: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, or None if there are none at all; and one line for each damaged one passed over.
+def newest_good_checkpoint(checkpoints: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint that is whole, or None if there are none at all; and what is wrong with each newer one.
 
     Raises:
         UserError: checkpoints exist and none is whole.
     """
-    damaged = []
+    damaged = {}
     for folder in reversed(list_checkpoints(checkpoints)):
         fault = find_fault(folder)
         if fault is None:
             return folder, damaged
-        damaged.append(f"{folder}: {fault}")
+        damaged[folder] = fault
     if damaged:
-        listed = "\n".join(f"  - {line}" for line in damaged)
+        listed = "\n".join(f"  - {folder}: {fault}" for folder, fault in damaged.items())
         raise UserError(
             f"{checkpoints}: no checkpoint is whole, so the run is not resumed:\n{listed}\n"
             "Restore one from a backup, or start again with another --output."
         )
-    return None, []
+    return None, {}
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -121,9 +123,15 @@ def delete_old_checkpoints(checkpoints: Path, *, keep_last: int, best_step: int 
 
 def delete_unfinished(checkpoints: Path) -> None:
     """Remove temporary folders that a killed save left behind."""
-    if checkpoints.is_dir():
-        for path in checkpoints.glob(".step-*"):
-            shutil.rmtree(path)
+    for path in checkpoints.glob(".step-*.tmp-*"):
+        shutil.rmtree(path)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a damaged checkpoint, so that it neither counts as newest nor pushes good ones out."""
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from data_prep.schema import Manifest
+from data_prep.schema import TOKENIZER_FOLDER, Manifest
 from pretrain.deepspeed_keys import check_deepspeed
 from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
 
 FORMAT_VERSION = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -25,6 +26,12 @@ Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
+def raise_faults(faults: list[str]) -> None:
+    """What pydantic collects as faults of a section: lines of one ValueError."""
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What is read."""
@@ -32,8 +39,6 @@ class DataConfig:
     __pydantic_config__ = STRICT
     path: Path
     """Folder that `albert prepare` wrote; `albert launch --data` sets it."""
-    shuffle_seed: NotNegative = 0
-    """Seed of the order in which instances are read; a fresh order each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +70,14 @@ class ModelConfig:
     """Standard deviation of the truncated normal that weights are drawn from."""
     init_from: Path | None = None
     """Hugging Face ALBERT folder to start from instead of random weights; its shape must be this one."""
-    seed: NotNegative = 0
-    """Seed of the initial weights."""
 
     def __post_init__(self) -> None:
-        require_divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
-        require_divides("num_hidden_groups", self.num_hidden_groups, "num_hidden_layers", self.num_hidden_layers)
+        faults = []
+        for name, of in (("num_attention_heads", "hidden_size"), ("num_hidden_groups", "num_hidden_layers")):
+            divisor, number = getattr(self, name), getattr(self, of)
+            if number % divisor:
+                faults.append(f"{name}: must divide {of} {number}, found {divisor}")
+        raise_faults(faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +113,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if self.warmup_steps >= self.total_steps:
-            raise ValueError(f"warmup_steps: must be below total_steps {self.total_steps}, found {self.warmup_steps}")
+            raise_faults([f"warmup_steps: must be below total_steps {self.total_steps}, found {self.warmup_steps}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +126,13 @@ class TrainingConfig:
     global_batch_size: Count = 4096
     """Instances in one optimizer step, over all processes."""
     micro_batch_size: Count = 32
-    """Most instances in one forward pass of one process; bounds memory, does not change the result."""
+    """Most instances in one forward pass of one process; bounds memory; without dropout the result is the same."""
     validate_every_n_steps: Count = 1000
     """Steps between validations; the first is before step 1, the last after the last step."""
     max_validation_instances: Count = 20_000
     """Held-out instances that a validation reads at most."""
     seed: NotNegative = 0
-    """Seed of dropout."""
+    """Seed of the initial weights, of the order of instances (a fresh one each epoch), and of dropout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +154,7 @@ class CheckpointConfig:
     every_n_steps: Count = 1000
     """Steps between checkpoints; the last step is saved always."""
     keep_last: Count = 3
-    """Newest checkpoints kept, beside the one with the lowest validation loss."""
+    """Newest checkpoints kept, beside the best: the one with the lowest validation loss, of those saved at a validated step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,15 +189,16 @@ class RunConfig:
     """Version of this file's layout."""
 
     def __post_init__(self) -> None:
-        if self.training.steps > self.schedule.total_steps:
-            raise ValueError(
-                f"training.steps: must be at most schedule.total_steps {self.schedule.total_steps}, found {self.training.steps}"
-            )
+        faults = []
+        total = self.schedule.total_steps
+        if self.training.steps > total:
+            faults.append(f"training.steps: must be at most schedule.total_steps {total}, found {self.training.steps}")
         if self.format_version != FORMAT_VERSION:
-            raise ValueError(
+            faults.append(
                 f"format_version: this release reads {FORMAT_VERSION}, found {self.format_version}; "
                 "install the release that wrote it"
             )
+        raise_faults(faults)
 
 
 MAY_DIFFER_ON_RESUME = ("training.steps", "training.micro_batch_size", "checkpoint.", "logging.")
@@ -217,7 +225,7 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunCon
 
 def check_config(content: dict[str, Any], *, source: str) -> RunConfig:
     """A `RunConfig` from plain data; every fault in one `UserError`."""
-    content = {key: {} if value is None else value for key, value in content.items()}
+    content = {key: {} if value is None and key != "format_version" else value for key, value in content.items()}
     try:
         return TypeAdapter(RunConfig).validate_python(content)
     except ValidationError as error:
@@ -236,32 +244,40 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     ]
 
 
-def check_against_data(config: RunConfig, manifest: Manifest, num_procs: int) -> None:
-    """Faults between config and data.
-
-    Raises:
-        UserError: the data's sequences are longer than the model's positions, or the global batch is below the number of processes.
-    """
+def data_faults(config: RunConfig, manifest: Manifest, num_procs: int) -> list[str]:
+    """What does not fit between config, data folder and number of processes; a line each."""
+    faults = []
     if manifest.max_seq_length > config.model.max_position_embeddings:
-        raise UserError(
+        faults.append(
             f"model.max_position_embeddings: is {config.model.max_position_embeddings}, but {config.data.path} holds sequences "
             f"of up to {manifest.max_seq_length} pieces. Raise it, or prepare with a smaller --max_seq_length."
         )
     if config.training.global_batch_size < num_procs:
-        raise UserError(
+        faults.append(
             f"training.global_batch_size: is {config.training.global_batch_size}, below the {num_procs} processes. "
             "Raise it or start fewer."
         )
+    return faults + tokenizer_faults(config.data.path, manifest)
+
+
+def tokenizer_faults(data: Path, manifest: Manifest) -> list[str]:
+    """A line if the tokenizer beside the shards is not the one they were made with."""
+    folder = data / TOKENIZER_FOLDER
+    try:
+        found = sha256_of_files(folder / "tokenizer.json", folder / "tokenizer_config.json")
+    except OSError as error:
+        return [f"{error.filename}: cannot be read ({error.strerror}). Prepare the data again."]
+    if found == manifest.tokenizer_sha256:
+        return []
+    return [
+        f"{folder}: is not the tokenizer of the shards (SHA-256 {found[:12]}..., the manifest has "
+        f"{manifest.tokenizer_sha256[:12]}...). Put the former files back, or prepare the data again."
+    ]
 
 
 def to_plain(config: RunConfig) -> dict[str, Any]:
     """Nested dict of plain values, as written to RUN/config.yaml."""
     return TypeAdapter(RunConfig).dump_python(config, mode="json")
-
-
-def require_divides(name: str, divisor: int, of: str, number: int) -> None:
-    if number % divisor:
-        raise ValueError(f"{name}: must divide {of} {number}, found {divisor}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

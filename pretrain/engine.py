@@ -16,16 +16,28 @@ from pretrain.config import PrecisionConfig, RunConfig
 from pretrain.distributed import world_size
 from pretrain.model import LossSums, MicroBatch
 from pretrain.rendezvous import fill_environment, local_rank
+from tokenizer.errors import UserError
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(precision: PrecisionConfig) -> torch.device:
-    """The device of this process."""
-    kind = precision.device
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(kind, local_rank()) if kind == "cuda" else torch.device("cpu")
+    """The device of this process.
+
+    Raises:
+        UserError: GPUs are asked for and there are none, or fewer than processes on this machine.
+    """
+    if precision.device == "cpu" or (precision.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    num_gpus = torch.cuda.device_count()
+    if num_gpus == 1 and "SLURM_LOCALID" in os.environ:  # --gpus-per-task=1: each task sees its own GPU as number 0
+        return torch.device("cuda", 0)
+    if local_rank() >= num_gpus:
+        raise UserError(
+            f"precision.device: this is process {local_rank()} of its machine, but PyTorch sees {num_gpus} GPU(s) there. Start "
+            "fewer processes, set precision.device to cpu, or see the README's notes on drivers."
+        )
+    return torch.device("cuda", local_rank())
 
 
 def start_deepspeed(device: torch.device) -> None:
@@ -45,7 +57,7 @@ def start_deepspeed(device: torch.device) -> None:
 
 
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
-    """DeepSpeed's dict, derived; keys of the section `deepspeed` are merged in (`check_deepspeed` has refused the harmful ones)."""
+    """DeepSpeed's dict, derived; the keys of the section `deepspeed` that `check_deepspeed` let through are merged in."""
     micro_batch_size = min(config.training.micro_batch_size, max(1, config.training.global_batch_size // world_size()))
     derived = {
         "train_micro_batch_size_per_gpu": micro_batch_size,  # nominal: only DeepSpeed's own counters use it
@@ -53,11 +65,10 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "gradient_clipping": 0.0,
         "zero_optimization": {"stage": 0},
         "steps_per_print": 1_000_000_000,
-        "wall_clock_breakdown": False,
     }
     if dtype := AUTOCAST_DTYPES.get(config.precision.dtype):
         derived["torch_autocast"] = {"enabled": True, "dtype": str(dtype).removeprefix("torch.")}
-    return config.deepspeed | derived
+    return derived | config.deepspeed
 
 
 class Engine:
@@ -84,6 +95,7 @@ class Engine:
 
     def step(self) -> None:
         """Average gradients over ranks, clip and update, clear gradients. With fp16 an overflow skips the update on all ranks."""
+        self.optimizer.grad_norm = None
         self.deepspeed.step()
 
     @property

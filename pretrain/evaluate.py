@@ -12,7 +12,7 @@ from pretrain.engine import Engine
 from pretrain.model import IGNORED_LABEL, LossSums, MicroBatch
 
 
-def count(batches: list[MicroBatch]) -> Tensor:
+def batch_counts(batches: list[MicroBatch]) -> Tensor:
     """Masked pieces, labelled pairs and real pieces of some micro-batches: float64 (3,) on the CPU."""
     counts = torch.zeros(3, dtype=torch.float64)
     for batch in batches:
@@ -22,7 +22,7 @@ def count(batches: list[MicroBatch]) -> Tensor:
     return counts
 
 
-def figures(sums: Tensor, masked: float, labelled: float) -> dict[str, float | None]:
+def mean_metrics(sums: Tensor, masked: float, labelled: float) -> dict[str, float | None]:
     """Means over the global batch from `LossSums` (4,) summed over ranks; sentence-order figures are None without labels."""
     mlm_loss, mlm_correct, sop_loss, sop_correct = sums.tolist()
     mlm_mean, sop_mean = mlm_loss / masked, sop_loss / labelled if labelled else None
@@ -35,7 +35,7 @@ def figures(sums: Tensor, masked: float, labelled: float) -> dict[str, float | N
     }
 
 
-def stack(sums: list[LossSums]) -> Tensor:
+def sum_losses(sums: list[LossSums]) -> Tensor:
     """Sum of several micro-batches' `LossSums`: fp64 (4,) on the device."""
     return torch.stack([torch.stack(list(each)).double() for each in sums]).sum(0)
 
@@ -48,8 +48,8 @@ def validate(engine: Engine, split: Split, *, micro_batch_size: int, max_instanc
     totals = torch.zeros(7, dtype=torch.float64)
     engine.model.eval()
     for batch in micro_batches(split, mine, micro_batch_size):
-        totals += torch.cat([stack([engine.forward(batch.to(device))]).cpu(), count([batch])])
+        totals += torch.cat([sum_losses([engine.forward(batch.to(device))]).cpu(), batch_counts([batch])])
     engine.model.train()
     sum_over_ranks(totals)
     masked, labelled, _ = totals[4:].tolist()
-    return figures(totals[:4], masked, labelled) | {"instances": len(chosen)}
+    return mean_metrics(totals[:4], masked, labelled) | {"instances": len(chosen)}

@@ -1,34 +1,24 @@
 """A run's checkpoint as a Hugging Face folder: config, weights, tokenizer, model card."""
 
 import json
+import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from data_prep.schema import read_manifest
+from data_prep.schema import TOKENIZER_FOLDER, read_manifest
 from pretrain.checkpoint import find_fault, newest_good_checkpoint, read_state
-from pretrain.config import load_config
+from pretrain.config import load_config, tokenizer_faults
+from pretrain.export_options import ExportOptions
 from pretrain.hf_weights import hf_config, to_hf_weights
 from pretrain.model_card import model_card
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of `albert export`."""
-
-    run: Path
-    """Run folder that `albert launch` wrote."""
-    output: Path
-    """Folder to write; loads in every Albert class of transformers."""
-    checkpoint: str = "last"
-    """`last`, `best` (lowest validation loss), or a step."""
+FILES = ("README.md", "config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json")
+"""What an export holds."""
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
@@ -39,17 +29,16 @@ def export(options: ExportOptions) -> dict[str, Any]:
     """
     config = load_config(options.run / "config.yaml")
     manifest = read_manifest(config.data.path)
-    check_output_folder(options.output, marker="config.json", what="export")
+    if faults := tokenizer_faults(config.data.path, manifest):
+        raise UserError("\n".join(faults))
+    check_output_folder(options.output, marker="config.json", what="export", content="|".join(map(re.escape, FILES)))
     folder = choose_checkpoint(options.run / "checkpoints", options.checkpoint)
     state = read_state(folder)
     weights = load_file(folder / "model.safetensors")
     with replace_folder(options.output) as temporary:
         save_file(to_hf_weights(weights, config.model), temporary / "model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "config.json", hf_config(config.model, manifest.vocab_size))
-        for name in TOKENIZER_FILES:
-            if (config.data.path / "tokenizer" / name).is_file():
-                shutil.copyfile(config.data.path / "tokenizer" / name, temporary / name)
-        set_model_max_length(temporary / "tokenizer_config.json", config.model.max_position_embeddings)
+        copy_tokenizer(config.data.path / TOKENIZER_FOLDER, temporary, config.model.max_position_embeddings)
         write_text(temporary / "README.md", model_card(config, manifest, state, read_metrics(options.run, state["step"])))
     summary = {
         "output": str(options.output),
@@ -64,14 +53,15 @@ def choose_checkpoint(checkpoints: Path, which: str) -> Path:
     """The folder of checkpoint `last`, `best` or a step."""
     if which in ("last", "best"):
         newest, damaged = newest_good_checkpoint(checkpoints)
-        for line in damaged:
-            print(f"damaged checkpoint passed over: {line}")
+        for bad, fault in damaged.items():
+            print(f"damaged checkpoint passed over: {bad}: {fault}")
         if newest is None:
             raise UserError(f"{checkpoints}: there is no checkpoint yet. Start the run with `albert launch`.")
-        best = read_state(newest)["best"].get("step")
-        if which == "last" or best is None:
+        if which == "last":
             return newest
-        which = str(best)
+        which = str(read_state(newest)["best"].get("step"))
+        if which == "None":
+            raise UserError(f"--checkpoint best: no step saved in {checkpoints} was validated; give last or a step.")
     folder = checkpoints / f"step-{which}"
     if not folder.is_dir():
         there = ", ".join(sorted(path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))) or "none"
@@ -81,10 +71,16 @@ def choose_checkpoint(checkpoints: Path, which: str) -> Path:
     return folder
 
 
-def set_model_max_length(path: Path, length: int) -> None:
-    """Tell the tokenizer how much this model takes; nothing else in its files changes."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, content | {"model_max_length": length})
+def copy_tokenizer(source: Path, target: Path, model_max_length: int) -> None:
+    """The tokenizer of the data; tokenizer_config.json learns how much this model takes, nothing else changes.
+
+    spiece.model is missing where the data was made with a downloaded tokenizer that has none.
+    """
+    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
+    content = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write_json(target / "tokenizer_config.json", content | {"model_max_length": model_max_length})
+    if (source / "spiece.model").is_file():
+        shutil.copyfile(source / "spiece.model", target / "spiece.model")
 
 
 def read_metrics(run_folder: Path, step: int) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class MetricsLog:
     def write(self, record: dict[str, Any]) -> None:
         """`record` has `event` (train or validation), `step`, and figures."""
         self.file.write(json.dumps(record) + "\n")
-        show(record)
+        print_record(record)
         figures = {f"{record['event']}/{key}": value for key, value in record.items() if key not in ("event", "step", "time")}
         self.call_wandb("log", figures, step=record["step"])
 
@@ -78,7 +78,7 @@ def start_wandb(run_folder: Path, config: LoggingConfig, plain_config: dict[str,
         return None
 
 
-def show(record: dict[str, Any]) -> None:
+def print_record(record: dict[str, Any]) -> None:
     """One line; on a terminal, training lines overwrite each other."""
     if record["event"] == "train":
         text = (

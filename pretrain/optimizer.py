@@ -53,7 +53,7 @@ class ClippingOptimizer(torch.optim.Optimizer):
 
     max_grad_norm: float
     grad_norm: Tensor | None = None
-    """Global gradient norm before clipping, of the last step that was taken."""
+    """Global gradient norm before clipping of the last step; None if an fp16 overflow skipped it."""
 
     def clip(self) -> None:
         grads = [parameter.grad for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]

@@ -3,12 +3,22 @@
 import os
 import socket
 
+from tokenizer.errors import UserError
+
 
 def fill_environment() -> None:
     """Set the five rendezvous variables where the starter did not: from Slurm's, or for a single process.
 
     Without them DeepSpeed asks for mpi4py (docs/decisions.md).
+
+    Raises:
+        UserError: several Slurm nodes, and nothing says where the first one is.
     """
+    if int(os.environ.get("SLURM_NNODES", "1")) > 1 and "SLURM_STEP_ID" in os.environ and "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            "MASTER_ADDR: is not set, and this job has several nodes. In the batch script, before srun: "
+            'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+        )
     slurm = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
     single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     for name, value in single.items():

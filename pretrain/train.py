@@ -1,6 +1,7 @@
 """The training run: RUN/config.yaml in; metrics, checkpoints, state.json and DONE out.
 
-Whatever happens, the result is a function of config, data and seeds: sample order, dropout and learning rate follow from the step.
+The result is a function of config, data and seed (with dropout, also of the cut into processes and micro-batches): sample order,
+dropout and learning rate follow from the step, so an interruption changes nothing.
 """
 
 import signal
@@ -20,13 +21,14 @@ from pretrain.checkpoint import (
     newest_good_checkpoint,
     read_state,
     save_checkpoint,
+    set_aside,
     step_of,
 )
-from pretrain.config import RunConfig, check_against_data, load_config, to_plain
+from pretrain.config import RunConfig, data_faults, load_config, to_plain
 from pretrain.data import Split, micro_batches, mix, open_split, rank_slice, sample_rows
 from pretrain.distributed import barrier, rank, sum_over_ranks, world_size
 from pretrain.engine import Engine, choose_device, start_deepspeed
-from pretrain.evaluate import count, figures, stack, validate
+from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
 from pretrain.hf_weights import load_hf_weights
 from pretrain.metrics import MetricsLog, Throughput
 from pretrain.model import Albert, LossSums, MicroBatch
@@ -65,7 +67,8 @@ class Trainer:
         self.run_folder, self.config, self.device = run_folder, config, device
         self.checkpoints = run_folder / "checkpoints"
         self.manifest = read_manifest(config.data.path)
-        check_against_data(config, self.manifest, world_size())
+        if faults := data_faults(config, self.manifest, world_size()):
+            raise UserError("\n".join(faults))
         self.train_split = open_split(config.data.path, self.manifest, "train")
         self.validation_split = open_validation(config.data.path, self.manifest)
         model = build_model(config, self.manifest)
@@ -74,11 +77,14 @@ class Trainer:
         self.best: dict[str, float] = {}
         """`step` and `mlm_loss` of the best checkpoint, once one was validated."""
         self.stop_signal = False
+        self.resumed = False
         wandb_id = self.resume()
         self.log = None
         if rank() == 0:
             plain = to_plain(config)
-            self.log = MetricsLog(run_folder, config.logging, plain_config=plain, wandb_id=wandb_id, step=self.step)
+            self.log = MetricsLog(
+                run_folder, config.logging, plain_config=plain, wandb_id=wandb_id, step=self.step if self.resumed else -1
+            )
 
     def run(self) -> None:
         """Train to the end, then mark the run DONE."""
@@ -96,7 +102,7 @@ class Trainer:
         """A step; log? validate? save? until the steps are done."""
         self.engine.model.train()
         throughput = Throughput()
-        if self.step == 0:
+        if not self.resumed:
             self.validate()
             throughput.restart()
         while self.step < self.config.training.steps:
@@ -120,10 +126,12 @@ class Trainer:
         seed_dropout(training.seed, self.step)
         batches = self.read_batch()
         wants_stop = self.stop_signal or (rank() == 0 and (self.run_folder / "STOP").exists())
-        counts = sum_over_ranks(torch.cat([count(batches), torch.tensor([float(wants_stop)], dtype=torch.float64)]))
+        counts = sum_over_ranks(torch.cat([batch_counts(batches), torch.tensor([float(wants_stop)], dtype=torch.float64)]))
         masked, labelled, pieces, stop = counts.tolist()
         if stop:
             self.save(None)
+            if rank() == 0:
+                (self.run_folder / "STOP").unlink(missing_ok=True)
             raise Preempted(f"asked to stop: saved step {self.step}; the same command goes on from there")
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
         self.engine.step()
@@ -132,14 +140,14 @@ class Trainer:
         intervals = (self.config.logging.every_n_steps, self.config.checkpoint.every_n_steps)
         if self.step < training.steps and all(self.step % interval for interval in intervals):
             return None
-        return self.record(sum_over_ranks(stack(sums).cpu()), masked, labelled, lr, throughput)
+        return self.record(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled, lr, throughput)
 
     def read_batch(self) -> list[MicroBatch]:
         """This rank's micro-batches of the coming step."""
         training = self.config.training
         samples = self.step * training.global_batch_size + np.arange(training.global_batch_size)
         mine = rank_slice(samples, rank(), world_size())
-        rows = sample_rows(mine, len(self.train_split), self.config.data.shuffle_seed)
+        rows = sample_rows(mine, len(self.train_split), training.seed)
         return list(micro_batches(self.train_split, rows, training.micro_batch_size))
 
     def forward_backward(self, batch: MicroBatch, masked: float, labelled: float) -> LossSums:
@@ -155,14 +163,11 @@ class Trainer:
         Raises:
             Diagnosis: the loss or the gradient norm is not finite.
         """
-        means = figures(sums, masked, labelled)
+        means = mean_metrics(sums, masked, labelled)
         grad_norm = self.engine.optimizer.grad_norm
         grad_norm = None if grad_norm is None else grad_norm.item()
         if not np.isfinite(means["loss"]) or not np.isfinite(grad_norm or 0.0):
-            raise Diagnosis(
-                f"step {self.step}: loss {means['loss']}, gradient norm {grad_norm}: the run has diverged. The newest checkpoint "
-                f"in {self.checkpoints} is from before; lower optimizer.lr or lengthen schedule.warmup_steps in a new run."
-            )
+            raise Diagnosis(self.divergence(f"loss {means['loss']}, gradient norm {grad_norm}"))
         pieces_per_second, seconds_per_step = throughput.read()
         scaler = self.engine.grad_scaler
         return {
@@ -177,6 +182,12 @@ class Trainer:
             "eta_seconds": seconds_per_step * (self.config.training.steps - self.step),
             "time": time.time(),
         }
+
+    def divergence(self, seen: str) -> str:
+        return (
+            f"step {self.step}: {seen}: the run has diverged. The checkpoints in {self.checkpoints} are from before; "
+            "lower optimizer.lr or lengthen schedule.warmup_steps in a new run."
+        )
 
     def validate(self) -> dict[str, Any] | None:
         """Figures of the held-out split, logged; None without one."""
@@ -196,10 +207,17 @@ class Trainer:
         return means
 
     def save(self, validation: dict[str, Any] | None) -> None:
-        """A checkpoint of this step, by rank 0; the others wait."""
+        """A checkpoint of this step, unless there is one, by rank 0; the others wait.
+
+        Raises:
+            Diagnosis: a weight is not finite; the checkpoints before stay the newest.
+        """
+        if not torch.stack([parameter.isfinite().all() for parameter in self.engine.model.parameters()]).all():
+            raise Diagnosis(self.divergence("weights that are not finite"))
+        folder = self.checkpoints / f"step-{self.step}"
         if validation and validation["mlm_loss"] < self.best.get("mlm_loss", float("inf")):
             self.best = {"step": self.step, "mlm_loss": validation["mlm_loss"]}
-        if self.log:
+        if self.log and not folder.exists():
             scaler = self.engine.grad_scaler
             state = {
                 "step": self.step,
@@ -208,9 +226,8 @@ class Trainer:
                 "grad_scaler": scaler.state_dict() if scaler else None,
                 "wandb_id": self.log.wandb_id,
                 "data_sha256": manifest_sha256(self.config.data.path),
-                "world_size": world_size(),
             }
-            save_checkpoint(self.checkpoints / f"step-{self.step}", self.engine.model, self.engine.optimizer, state)
+            save_checkpoint(folder, self.engine.model, self.engine.optimizer, state)
             best_step = self.best.get("step")
             delete_old_checkpoints(self.checkpoints, keep_last=self.config.checkpoint.keep_last, best_step=best_step)
         barrier()
@@ -221,8 +238,9 @@ class Trainer:
         if rank() == 0:
             delete_unfinished(self.checkpoints)
             folder, damaged = newest_good_checkpoint(self.checkpoints)
-            for line in damaged:
-                print(f"damaged checkpoint passed over: {line}", flush=True)
+            for bad, fault in damaged.items():
+                print(f"damaged checkpoint set aside: {bad}: {fault}", flush=True)
+                set_aside(bad)
             chosen = torch.tensor([step_of(folder) if folder else -1])
         step = int(sum_over_ranks(chosen).item())
         if step < 0:
@@ -239,7 +257,7 @@ class Trainer:
         load_checkpoint(folder, self.engine.model, self.engine.optimizer)
         if self.engine.grad_scaler and state["grad_scaler"]:
             self.engine.grad_scaler.load_state_dict(state["grad_scaler"])
-        self.step, self.best = step, state["best"]
+        self.step, self.best, self.resumed = step, state["best"], True
         if rank() == 0:
             print(f"resuming from {folder}", flush=True)
         return state["wandb_id"]
@@ -249,9 +267,9 @@ class Trainer:
 
 
 def build_model(config: RunConfig, manifest: Manifest) -> Albert:
-    """Random weights, the same for the same `model.seed`."""
+    """Random weights, the same for the same seed."""
     model = Albert(config.model, manifest.vocab_size)
-    model.initialize(config.model.initializer_range, torch.Generator().manual_seed(config.model.seed))
+    model.initialize(config.model.initializer_range, torch.Generator().manual_seed(config.training.seed))
     return model
 
 

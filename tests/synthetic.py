@@ -1,6 +1,5 @@
 """Data folders made for a test: real shards and a real manifest, with lengths, mask counts and labels as uneven as a test needs."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,10 @@ def write_synthetic_data(folder: Path, *, num_instances: int = 40, max_seq_lengt
     Instances alternate in runs of 4 between long, heavily masked ones with order labels and short ones with one mask and no label:
     contiguous parts of a batch differ more than 4 times in masked pieces.
     """
-    folder.mkdir(parents=True)
+    (folder / "tokenizer").mkdir(parents=True)
+    tokenizer_files = [folder / "tokenizer" / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    for path in tokenizer_files:
+        path.write_text("{}")
     generator = np.random.default_rng(seed)
     splits = {"train": num_instances, "validation": 8}
     counts = {name: write_split(folder, name, rows, max_seq_length, generator) for name, rows in splits.items()}
@@ -27,7 +29,7 @@ def write_synthetic_data(folder: Path, *, num_instances: int = 40, max_seq_lengt
         folder,
         Manifest(
             format_version=FORMAT_VERSION,
-            tokenizer_sha256="0" * 64,
+            tokenizer_sha256=sha256_of_files(*tokenizer_files),
             vocab_size=VOCAB_SIZE,
             max_seq_length=max_seq_length,
             seed=seed,
@@ -36,8 +38,6 @@ def write_synthetic_data(folder: Path, *, num_instances: int = 40, max_seq_lengt
             splits=counts,
         ),
     )
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer"}))
     return folder
 
 

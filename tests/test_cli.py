@@ -11,6 +11,10 @@ import pytest
 from conftest import ALBERT
 from synthetic import write_synthetic_data
 
+from launch.cli import gather_overrides
+from launch.run import device_options
+from tokenizer.errors import UserError
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -28,6 +32,11 @@ def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albe
 @pytest.mark.parametrize("verb", ["tokenizer", "prepare", "launch", "export"])
 def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(albert, verb):
     output = albert(verb, "--help").stdout
+    code = f"import sys; sys.argv = ['albert', {verb!r}, '--help']; import runpy\n"
+    code += f"try: runpy.run_path({str(ALBERT)!r}, run_name='__main__')\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "False"
     assert "--output" in output
     options = re.findall(r"^  --(\w+)", output, re.MULTILINE)
     assert len(options) >= 3
@@ -80,7 +89,7 @@ def test_launch_lists_config_and_data_faults_together(albert, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_launch_refuses_a_model_too_short_for_the_data_and_a_folder_of_other_things(albert, tmp_path):
+def test_launch_refuses_a_model_or_tokenizer_that_does_not_fit_the_data(albert, tmp_path):
     data = write_synthetic_data(tmp_path / "data")
     options = ("--config", ROOT / "configs/demo.yaml", "--data", data)
     error = albert("launch", *options, "--output", tmp_path / "run", "--model.max_position_embeddings", 16, code=2).stderr
@@ -90,10 +99,43 @@ def test_launch_refuses_a_model_too_short_for_the_data_and_a_folder_of_other_thi
     ).stderr
     assert "training.global_batch_size: is 2, below the 3 processes" in error
     assert not (tmp_path / "run").exists()
+    (data / "tokenizer" / "tokenizer.json").write_text("{ }")
+    error = albert("launch", *options, "--output", tmp_path / "run", code=2).stderr
+    assert f"{data}/tokenizer: is not the tokenizer of the shards" in error
+
+
+def test_a_data_path_is_taken_as_it_is_typed(albert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024", "data #1", "it's: [odd"):
+        error = albert("launch", "--config", ROOT / "configs/demo.yaml", "--data", name, "--output", "run", code=2).stderr
+        assert f"{name}/manifest.json: not found" in error
+
+
+def test_overrides_of_both_forms_add_up():
+    arguments = ["--overrides", "training.steps=3", "--output", "x", "--optimizer.lr", "0.5", "--model.share=none"]
+    assert sorted(gather_overrides(arguments)[1:4]) == ["model.share=none", "optimizer.lr=0.5", "training.steps=3"]
+
+
+def test_visible_devices_are_passed_on_by_number():
+    assert device_options(2, "auto", None) == ["--num_gpus", "2"]
+    assert device_options(2, "cpu", "4,5") == ["--num_gpus", "2"]
+    assert device_options(2, "auto", "4,5,6") == ["--include", "localhost:4,5"]
+    for visible in ("4", "GPU-0aa1,GPU-0bb2"):
+        with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES"):
+            device_options(2, "cuda", visible)
+
+
+def test_launch_leaves_a_folder_of_other_things_alone_and_names_an_output_it_cannot_write(albert, tmp_path):
+    data = write_synthetic_data(tmp_path / "data")
+    options = ("--config", ROOT / "configs/demo.yaml", "--data", data)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "love.txt").write_text("dear")
     assert "holds something else" in albert("launch", *options, "--output", tmp_path / "letters", code=2).stderr
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["love.txt"]
+    for taken in (tmp_path / "letters" / "love.txt", tmp_path / "letters" / "love.txt" / "below"):
+        error = albert("launch", *options, "--output", taken, code=2).stderr
+        assert str(taken) in error
+        assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "data_prep", "pretrain", "launch"])
@@ -102,7 +144,7 @@ def test_a_package_that_hides_ours_is_named_in_one_line(name, tmp_path):
     (tmp_path / name / "__init__.py").write_text("")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     finished = subprocess.run([str(ALBERT), "--help"], capture_output=True, text=True, env=environment)
-    assert finished.returncode == 1
+    assert finished.returncode == 2
     assert (
         finished.stderr
         == f"albert: the package `{name}` at {tmp_path / name} hides ours; take it out of PYTHONPATH or uninstall it\n"

@@ -48,9 +48,11 @@ def test_all_faults_come_in_one_error_with_their_fields():
         ("model", {"num_hidden_layers": 5, "num_hidden_groups": 2}, "model.num_hidden_groups: must divide num_hidden_layers 5"),
         ("schedule", {"warmup_steps": 10, "total_steps": 10}, "schedule.warmup_steps: must be below total_steps 10"),
         ("training", {"steps": 200_000}, "training.steps: must be at most schedule.total_steps 125000"),
-        ("deepspeed", {"bf16": {"enabled": True}}, "deepspeed.bf16: enabled makes LAMB"),
-        ("deepspeed", {"fp16": {"enabled": True}}, "deepspeed.fp16: enabled makes LAMB"),
-        ("deepspeed", {"zero_optimization": {"stage": 1}}, "deepspeed.zero_optimization.stage: must be 0, found 1"),
+        ("deepspeed", {"bf16": {"enabled": True}}, "deepspeed.bf16: cannot be set here: enabled, it makes LAMB"),
+        ("deepspeed", {"fp16": {"enabled": True}}, "deepspeed.fp16: cannot be set here"),
+        ("deepspeed", {"zero_optimization": {"stage": 1}}, "deepspeed.zero_optimization: cannot be set here: stages above 0"),
+        ("deepspeed", {"communication_data_type": "fp16"}, "deepspeed.communication_data_type: cannot be set here"),
+        ("deepspeed", {"coms_logger": {}}, "deepspeed.coms_logger: cannot be set here: is not among"),
         ("deepspeed", {"optimizer": {"type": "Lamb"}}, "deepspeed.optimizer: cannot be set here"),
         ("deepspeed", {"gradient_clipping": 1.0}, "deepspeed.gradient_clipping: cannot be set here"),
         ("deepspeed", {"train_batch_size": 8}, "deepspeed.train_batch_size: cannot be set here"),
@@ -60,6 +62,14 @@ def test_relations_and_deepspeed_keys_that_break_training_are_refused(section, c
     with pytest.raises(UserError) as error:
         check_config({"data": {"path": "x"}, section: content}, source="run.yaml")
     assert field in str(error.value)
+
+
+def test_faults_between_fields_come_together():
+    content = {"model": {"num_attention_heads": 7, "num_hidden_groups": 5}, "schedule": {"warmup_steps": 9, "total_steps": 9}}
+    with pytest.raises(UserError, match=r"(?s)num_attention_heads.*num_hidden_groups.*warmup_steps"):
+        check_config({"data": {"path": "x"}} | content, source="run.yaml")
+    with pytest.raises(UserError, match=r"(?s)training\.steps.*format_version: this release reads 1, found 9"):
+        check_config({"data": {"path": "x"}, "training": {"steps": 10**6}, "format_version": 9}, source="run.yaml")
 
 
 def test_harmless_deepspeed_keys_are_merged():

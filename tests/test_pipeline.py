@@ -89,7 +89,7 @@ def test_logits_of_the_export_equal_ours_on_held_out_text(work):
 
 
 def test_the_exported_tokenizer_gives_the_ids_of_data_preparation(work):
-    encoder = Encoder.load(work / "data" / "tokenizer")
+    encoder = Encoder(work / "data" / "tokenizer")
     lines = [line for document in list(read_documents([str(CORPUS)]))[:5] for line in document.text.split("\n")[:40]]
     ours = [ids.tolist() for ids in encoder.encode(lines)]
     for kind in (transformers.AutoTokenizer, transformers.AlbertTokenizer):
@@ -133,6 +133,20 @@ def test_a_damaged_checkpoint_is_not_exported_by_name_and_passed_over_by_last(wo
     assert "exported step 2" in output
 
 
+def test_an_export_is_replaced_by_another_and_needs_the_tokenizer_of_the_data(work, albert, tmp_path):
+    shutil.copytree(work / "hf", tmp_path / "hf")
+    albert("export", "--run", work / "run", "--output", tmp_path / "hf", "--checkpoint", 2)
+    assert "2 steps of 8 instances" in (tmp_path / "hf" / "README.md").read_text()
+    shutil.copytree(work / "data", tmp_path / "data")
+    (tmp_path / "data" / "tokenizer" / "tokenizer.json").unlink()
+    shutil.copytree(work / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(work / "data"), str(tmp_path / "data")))
+    error = albert("export", "--run", tmp_path / "run", "--output", tmp_path / "hf2", code=2).stderr
+    assert "tokenizer.json: cannot be read" in error
+    assert not (tmp_path / "hf2").exists()
+
+
 def test_training_goes_on_from_an_export(work, albert, tmp_path):
     where = ("--config", ROOT / "configs" / "demo.yaml", "--data", work / "data", "--output", tmp_path / "run")
     small = [*SMALL[:4], "--model.share", "none", "--training.global_batch_size", 8, "--training.max_validation_instances", 50]
@@ -150,5 +164,7 @@ def test_training_goes_on_from_an_export(work, albert, tmp_path):
 
 def test_export_refuses_a_folder_of_other_things(work, albert, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "config.json").write_text("{}")
     assert "holds something else" in albert("export", "--run", work / "run", "--output", tmp_path, code=2).stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt", "config.json"}
+    assert (tmp_path / "config.json").read_text() == "{}"

@@ -1,7 +1,7 @@
 """Whole runs through `albert launch`: real processes, real DeepSpeed, real kills."""
 
-import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +21,7 @@ from synthetic import VOCAB_SIZE, write_synthetic_data
 from data_prep.schema import read_manifest
 from pretrain.config import ModelConfig
 from pretrain.data import micro_batches, open_split, rank_slice, sample_rows
-from pretrain.evaluate import count
+from pretrain.evaluate import batch_counts
 from pretrain.model import Albert
 
 STEPS = 10
@@ -137,6 +137,18 @@ def test_a_run_leaves_what_the_readme_lists(undisturbed):
     assert not list(undisturbed.glob("checkpoints/.*"))
 
 
+def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss_and_is_kept(launch, tmp_path):
+    run_folder = tmp_path / "run"
+    every = ["--training.validate_every_n_steps", 1, "--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 1]
+    launch(run_folder, *every, "--optimizer.lr", 0.5, num_procs=1)  # a rate at which the loss goes up and down
+    losses = {record["step"]: record["mlm_loss"] for record in records(run_folder, "validation") if record["step"]}
+    best = min(losses, key=losses.get)
+    assert best != STEPS, "choose another rate: the last step is the best"
+    assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {f"step-{best}", f"step-{STEPS}"}
+    state = json.loads((run_folder / "checkpoints" / f"step-{STEPS}" / "state.json").read_text())
+    assert state["best"] == {"step": best, "mlm_loss": losses[best]}
+
+
 def test_five_steps_and_five_resumed_equal_ten_bitwise(undisturbed, launch, tmp_path):
     rows = len(open_split_of(undisturbed))
     assert rows % 8 != 0
@@ -163,6 +175,7 @@ def test_kill_nine_during_a_save_loses_nothing(undisturbed, launch, config, data
     for worker in workers(process):
         worker.kill()
     assert process.wait(timeout=60) == 1
+    assert unfinished(), "the kill came after the save"
     saved = [path.name for path in (run_folder / "checkpoints").glob("step-*")]
     assert "step-3" in saved
     output = launch(run_folder, "--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 20).stdout
@@ -193,7 +206,9 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(undisturbe
     newest.write_bytes(content)
     output = launch(run_folder).stdout
     assert "step-10: model.safetensors is damaged" in output
+    assert (run_folder / "checkpoints" / "damaged-step-10").is_dir()
     assert f"resuming from {run_folder}/checkpoints/step-5" in output
+    shutil.rmtree(run_folder / "checkpoints" / "damaged-step-10")
     assert_same_run(run_folder, undisturbed)
 
 
@@ -218,21 +233,22 @@ def test_processes_and_accumulation_do_not_change_losses_and_gradients(launch, d
     runs = []
     for processes, micro_batch_size in CUTS:
         run_folder = tmp_path / f"{processes}x{micro_batch_size}"
-        overrides = ["--training.micro_batch_size", micro_batch_size, "--data.shuffle_seed", seed, "--training.steps", 6]
+        overrides = ["--training.micro_batch_size", micro_batch_size, "--training.seed", seed, "--training.steps", 6]
         launch(run_folder, *overrides, "--model.hidden_dropout", 0, "--model.attention_dropout", 0, num_procs=processes)
         runs.append([[record[key] for key in ("loss", "mlm_loss", "sop_loss", "grad_norm")] for record in records(run_folder)])
     for other in runs[1:]:
         np.testing.assert_allclose(other, runs[0], rtol=1e-5)
-    # the mean of each rank's means, which is what DeepSpeed does by itself, does not pass
-    assert abs(naive_grad_norm(data, seed, num_ranks=2) / runs[0][0][-1] - 1) > 1e-3
-    assert abs(naive_grad_norm(data, seed, num_ranks=1) / runs[0][0][-1] - 1) < 1e-5
+    # the mean of the parts' means, which is what DeepSpeed does by itself over ranks and micro-batches, does not pass
+    assert abs(naive_grad_norm(data, seed, num_parts=1) / runs[0][0][-1] - 1) < 1e-5
+    for num_parts in (2, 4):
+        assert abs(naive_grad_norm(data, seed, num_parts) / runs[0][0][-1] - 1) > 1e-3
 
 
 def uneven_seed(data: Path) -> int:
     """A shuffle seed whose first batch has a rank with 4 times the masked pieces of the other, which has no order label."""
     split = open_split(data, read_manifest(data), "train")
     for seed in range(10_000):
-        (first,), (second,) = ([count([batch]).tolist() for batch in first_batch(split, seed, rank)] for rank in range(2))
+        (first,), (second,) = ([batch_counts([batch]).tolist() for batch in first_batch(split, seed, rank)] for rank in range(2))
         if first[0] >= 4 * second[0] and second[1] == 0:
             return seed
     raise AssertionError("no such seed")
@@ -243,17 +259,17 @@ def first_batch(split, seed: int, rank: int, num_ranks: int = 2):
     return list(micro_batches(split, rows, 8))
 
 
-def naive_grad_norm(data: Path, seed: int, num_ranks: int) -> float:
-    """Gradient norm of the first step if every rank took the mean over its own masked pieces and labels."""
+def naive_grad_norm(data: Path, seed: int, num_parts: int) -> float:
+    """Gradient norm of the first step if every part of the batch took the mean over its own masked pieces and labels."""
     split = open_split(data, read_manifest(data), "train")
     model = Albert(ModelConfig(**small_model()), VOCAB_SIZE)
-    model.initialize(0.02, torch.Generator().manual_seed(0))
-    for rank in range(num_ranks):
-        (batch,) = first_batch(split, seed, rank, num_ranks)
-        masked, labelled, _ = count([batch]).tolist()
+    model.initialize(0.02, torch.Generator().manual_seed(seed))
+    for part in range(num_parts):
+        (batch,) = first_batch(split, seed, part, num_parts)
+        masked, labelled, _ = batch_counts([batch]).tolist()
         sums = model(batch)
         loss = sums.mlm_loss / masked + (sums.sop_loss / labelled if labelled else 0.0)
-        (loss / num_ranks).backward()
+        (loss / num_parts).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm().item()
 
 
@@ -291,9 +307,30 @@ def test_torchrun_and_a_plain_start_do_what_the_launcher_does(undisturbed, confi
         run_folder = tmp_path / name
         run_folder.mkdir()
         shutil.copy(undisturbed / "config.yaml", run_folder)
-        subprocess.run([sys.executable, *starter, "pretrain", str(run_folder / "config.yaml")], check=True, timeout=120)
+        command = [sys.executable, *starter, "pretrain", str(run_folder / "config.yaml")]
+        threads = str(max(1, len(os.sched_getaffinity(0)) // 2))  # as `albert launch` sets them: sums are in the same order
+        subprocess.run(command, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": threads})
     assert_same_run(tmp_path / "torchrun", undisturbed)
     assert (tmp_path / "plain" / "DONE").exists()
+    first, expected = (records(folder, "validation")[0]["mlm_loss"] for folder in (tmp_path / "plain", undisturbed))
+    assert first == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_worker_says_how_it_is_started(tmp_path):
+    (tmp_path / "otherconfig.yaml").touch()
+    for name in ("absent/config.yaml", "otherconfig.yaml"):
+        command = [sys.executable, "-m", "pretrain", str(tmp_path / name)]
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert finished.returncode == 2
+        assert finished.stderr.startswith("usage: python -m pretrain RUN/config.yaml")
+
+
+def test_a_gpu_that_is_not_there_is_a_user_error(launch, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    error = launch(tmp_path / "run", "--precision.device", "cuda", num_procs=1, code=2).stderr
+    assert "precision.device: this is process 0 of its machine, but PyTorch sees 0 GPU(s)" in error
+    assert "Traceback" not in error
 
 
 def test_wandb_runs_offline_and_its_id_survives_a_resume(launch, tmp_path):
@@ -313,13 +350,57 @@ def test_a_changed_field_is_refused_by_name_and_a_finished_run_says_so(undisturb
     assert "already done" in launch(undisturbed, "--logging.every_n_steps", 3).stdout
 
 
-def test_a_second_launch_on_the_same_folder_is_refused(undisturbed, launch, tmp_path):
+def test_a_second_launch_is_refused_also_after_the_first_was_killed_and_left_its_workers(launch, config, data, tmp_path):
     run_folder = tmp_path / "run"
-    run_folder.mkdir()
-    shutil.copy(undisturbed / "config.yaml", run_folder)
-    with (run_folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert "another `albert launch` is running" in launch(run_folder, code=2).stderr
+    many = ["--training.steps", "20", "--training.global_batch_size", "40", "--model.num_hidden_layers", "40"]  # some seconds
+    process = start(config, data, run_folder, *many)
+    wait_for(lambda: len(records(run_folder)) > 0 if (run_folder / "metrics.jsonl").exists() else False, process)
+    assert "another run is at work here" in launch(run_folder, code=2).stderr
+    left = workers(process)
+    process.kill()
+    process.wait()
+    assert "another run is at work here" in launch(run_folder, code=2).stderr
+    (run_folder / "STOP").touch()
+    assert not psutil.wait_procs(left, timeout=60)[1]
+    assert json.loads((run_folder / "state.json").read_text())["exit_code"] == 3
+    assert not (run_folder / "STOP").exists()
+
+
+def test_a_second_signal_ends_at_once(config, data, tmp_path):
+    process = start(config, data, tmp_path / "run", "--training.global_batch_size", "4000", "--model.num_hidden_layers", "40")
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    left = workers(process)
+    process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: (tmp_path / "run" / "STOP").exists(), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 1
+    assert not psutil.wait_procs(left, timeout=10)[1]
+
+
+def test_a_process_that_is_killed_is_reported_without_a_traceback(config, data, tmp_path):
+    process = start(config, data, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40")
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    workers(process)[1].kill()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "ended without a" in output
+    assert "Traceback" not in output
+
+
+def test_another_number_of_processes_goes_on_with_the_same_losses(launch, tmp_path):
+    without_dropout = ["--model.hidden_dropout", 0, "--model.attention_dropout", 0]
+    launch(tmp_path / "whole", *without_dropout)
+    launch(tmp_path / "parts", *without_dropout, "--training.steps", 5, "--training.micro_batch_size", 3, num_procs=1)
+    launch(tmp_path / "parts", *without_dropout, num_procs=2)
+    for key in ("loss", "grad_norm"):
+        ours, theirs = ([record[key] for record in records(tmp_path / name)] for name in ("parts", "whole"))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_a_start_that_failed_before_its_first_checkpoint_does_not_bind_the_next(launch, tmp_path):
+    error = launch(tmp_path / "run", "--model.init_from", tmp_path / "absent", "--training.steps", 1, code=2).stderr
+    assert error.count("model.init_from") == 1
+    launch(tmp_path / "run", "--training.steps", 1)
 
 
 def test_other_data_than_the_run_began_with_is_refused(undisturbed, config, albert, tmp_path, data):
