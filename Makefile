@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python -m launch.demo --work $(WORK)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """`albert launch`: run config and overrides in, a run folder and workers under DeepSpeed's launcher out, and a true exit code."""
 
+import base64
 import json
 import os
 import shutil
@@ -125,10 +126,11 @@ def default_num_procs(config: RunConfig) -> int:
 
 
 def run_workers(run_folder: Path, num_procs: int, config: RunConfig) -> int:
-    """Start DeepSpeed's launcher in a process group of its own, wait, and say how it ended."""
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(run_folder / "no-hostfile")]
-    command += [*device_options(num_procs, config.precision.device, os.environ.get("CUDA_VISIBLE_DEVICES"))]
-    command += ["--master_port", str(free_port()), "--no_local_rank", "--log_level", "critical"]
+    """Start DeepSpeed's launcher of one node in a process group of its own, wait, and say how it ended."""
+    devices = device_numbers(num_procs, config.precision.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    world = base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
+    command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", "--master_addr=127.0.0.1"]
+    command += [f"--master_port={free_port()}", "--no_local_rank", "--log_level=critical"]
     command += ["--module", "pretrain", str(run_folder / "config.yaml")]
     child = subprocess.Popen(command, env=worker_environment(num_procs, config), start_new_session=True)
     with forwarded_signals(child, run_folder / "STOP"):
@@ -136,21 +138,21 @@ def run_workers(run_folder: Path, num_procs: int, config: RunConfig) -> int:
     return outcome(run_folder, child.returncode)
 
 
-def device_options(num_procs: int, device: str, visible: str | None) -> list[str]:
-    """DeepSpeed's options for one process a device; `visible` is CUDA_VISIBLE_DEVICES, which it ignores beside --num_gpus.
+def device_numbers(num_procs: int, device: str, visible: str | None) -> list[int]:
+    """One device a process; `visible` is CUDA_VISIBLE_DEVICES, which the launcher would write over.
 
     Raises:
         UserError: fewer devices are visible than processes asked for, or they are not given by number.
     """
     if device == "cpu" or not visible:
-        return ["--num_gpus", str(num_procs)]
-    devices = visible.split(",")
-    if len(devices) < num_procs or not all(number.strip().isdigit() for number in devices):
+        return list(range(num_procs))
+    numbers = [number.strip() for number in visible.split(",")]
+    if len(numbers) < num_procs or not all(number.isdigit() for number in numbers):
         raise UserError(
             f"CUDA_VISIBLE_DEVICES: is {visible}; for --num_procs {num_procs} it must list as many GPUs, by number (DeepSpeed "
             "takes no UUIDs). Change it, or unset it."
         )
-    return ["--include", "localhost:" + ",".join(number.strip() for number in devices[:num_procs])]
+    return [int(number) for number in numbers[:num_procs]]
 
 
 def worker_environment(num_procs: int, config: RunConfig) -> dict[str, str]:

@@ -12,7 +12,7 @@ from conftest import ALBERT
 from synthetic import write_synthetic_data
 
 from launch.cli import gather_overrides
-from launch.run import device_options
+from launch.run import device_numbers
 from tokenizer.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -117,12 +117,12 @@ def test_overrides_of_both_forms_add_up():
 
 
 def test_visible_devices_are_passed_on_by_number():
-    assert device_options(2, "auto", None) == ["--num_gpus", "2"]
-    assert device_options(2, "cpu", "4,5") == ["--num_gpus", "2"]
-    assert device_options(2, "auto", "4,5,6") == ["--include", "localhost:4,5"]
+    assert device_numbers(2, "auto", None) == [0, 1]
+    assert device_numbers(2, "cpu", "4") == [0, 1]
+    assert device_numbers(2, "auto", "4,5,6") == [4, 5]
     for visible in ("4", "GPU-0aa1,GPU-0bb2"):
         with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES"):
-            device_options(2, "cuda", visible)
+            device_numbers(2, "cuda", visible)
 
 
 def test_launch_leaves_a_folder_of_other_things_alone_and_names_an_output_it_cannot_write(albert, tmp_path):

@@ -95,7 +95,7 @@ assert __compatible_ops__["deepspeed_shm_comm"] is False
 
 
 def test_the_launcher_knows_the_options_we_pass():
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--help"]
+    command = [sys.executable, "-m", "deepspeed.launcher.launch", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    for option in ("--hostfile", "--num_gpus", "--master_port", "--no_local_rank", "--log_level", "--module"):
+    for option in ("--world_info", "--master_addr", "--master_port", "--no_local_rank", "--log_level", "--module"):
         assert option in text
