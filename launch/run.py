@@ -18,11 +18,12 @@ import yaml
 from data_prep.schema import read_manifest
 from pretrain.config import RunConfig, data_faults, differences, load_config, to_plain
 from pretrain.rendezvous import free_port
-from pretrain.report import read_report
+from pretrain.report import read_report, write_report
 from pretrain.run_lock import hold_lock
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
+LOCKS = {".lock", ".launch.lock"}
 EXIT_CRASH = 1
 EXPLAINED = (2, 3, 4)
 """Exit codes that a worker gives with a message of its own: user error, preempted, stopped by diagnosis."""
@@ -50,9 +51,10 @@ def launch(options: LaunchOptions) -> int:
     Raises:
         UserError: any fault in config, data, or run folder, before a process is started.
     """
-    config, num_procs = read_run_config(options)
+    config, devices = read_run_config(options)
     run_folder = options.output.absolute()
-    if not (run_folder / "config.yaml").is_file():
+    names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
+    if "config.yaml" not in names and not names <= LOCKS:  # locks alone are left by a first start that ended early
         check_output_folder(run_folder, marker="config.yaml", what="run")
     run_folder.mkdir(exist_ok=True)
     with hold_lock(run_folder / ".launch.lock"):
@@ -66,11 +68,11 @@ def launch(options: LaunchOptions) -> int:
         for stale in ("DONE", "STOP", "state.json"):
             (run_folder / stale).unlink(missing_ok=True)
         write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
-        return run_workers(run_folder, num_procs, config)
+        return run_workers(run_folder, devices, config)
 
 
-def read_run_config(options: LaunchOptions) -> tuple[RunConfig, int]:
-    """The config with overrides applied, paths absolute, and the number of processes; all faults in one error."""
+def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
+    """The config with overrides applied, paths absolute, and the device of each process; all faults in one error."""
     overrides = [split_override(text) for text in options.overrides]
     if options.data is not None:
         overrides.append(("data.path", json.dumps(str(options.data))))  # as YAML, whatever the path looks like
@@ -88,11 +90,12 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, int]:
         faults.append(str(error))
     if config and not faults:
         num_procs = options.num_procs or default_num_procs(config)
-        faults += data_faults(config, manifest, num_procs)
+        devices, fault = device_numbers(num_procs, config.precision.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        faults += data_faults(config, manifest, num_procs) + fault
     if faults:
         raise UserError("\n".join(faults))
     model = replace(config.model, init_from=config.model.init_from and config.model.init_from.absolute())
-    return replace(config, data=replace(config.data, path=config.data.path.absolute()), model=model), num_procs
+    return replace(config, data=replace(config.data, path=config.data.path.absolute()), model=model), devices
 
 
 def split_override(text: str) -> tuple[str, str]:
@@ -125,34 +128,38 @@ def default_num_procs(config: RunConfig) -> int:
     return torch.cuda.device_count() or 1
 
 
-def run_workers(run_folder: Path, num_procs: int, config: RunConfig) -> int:
+def run_workers(run_folder: Path, devices: list[int], config: RunConfig) -> int:
     """Start DeepSpeed's launcher of one node in a process group of its own, wait, and say how it ended."""
-    devices = device_numbers(num_procs, config.precision.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
     world = base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
     command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", "--master_addr=127.0.0.1"]
     command += [f"--master_port={free_port()}", "--no_local_rank", "--log_level=critical"]
     command += ["--module", "pretrain", str(run_folder / "config.yaml")]
-    child = subprocess.Popen(command, env=worker_environment(num_procs, config), start_new_session=True)
-    with forwarded_signals(child, run_folder / "STOP"):
+    write_report(run_folder, "running", None, "")
+    with forwarded_signals(run_folder / "STOP") as children:
+        child = subprocess.Popen(command, env=worker_environment(len(devices), config), start_new_session=True)
+        children.append(child)
         child.wait()
+    end_group(child)  # if the launcher was killed, its workers are still at work
     return outcome(run_folder, child.returncode)
 
 
-def device_numbers(num_procs: int, device: str, visible: str | None) -> list[int]:
-    """One device a process; `visible` is CUDA_VISIBLE_DEVICES, which the launcher would write over.
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the process group that `child` leads, which we made for it."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
-    Raises:
-        UserError: fewer devices are visible than processes asked for, or they are not given by number.
-    """
+
+def device_numbers(num_procs: int, device: str, visible: str | None) -> tuple[list[int], list[str]]:
+    """One device a process, and faults; `visible` is CUDA_VISIBLE_DEVICES, which the launcher would write over."""
     if device == "cpu" or not visible:
-        return list(range(num_procs))
+        return list(range(num_procs)), []
     numbers = [number.strip() for number in visible.split(",")]
     if len(numbers) < num_procs or not all(number.isdigit() for number in numbers):
-        raise UserError(
+        return [], [
             f"CUDA_VISIBLE_DEVICES: is {visible}; for --num_procs {num_procs} it must list as many GPUs, by number (DeepSpeed "
             "takes no UUIDs). Change it, or unset it."
-        )
-    return [int(number) for number in numbers[:num_procs]]
+        ]
+    return [int(number) for number in numbers[:num_procs]], []
 
 
 def worker_environment(num_procs: int, config: RunConfig) -> dict[str, str]:
@@ -165,14 +172,18 @@ def worker_environment(num_procs: int, config: RunConfig) -> dict[str, str]:
 
 
 @contextmanager
-def forwarded_signals(child: subprocess.Popen[bytes], stop_file: Path) -> Iterator[None]:
-    """The first SIGTERM, SIGUSR1, SIGHUP or Ctrl-C asks the workers to save and end; a second ends them at once."""
-    received = []
+def forwarded_signals(stop_file: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The first SIGTERM, SIGUSR1, SIGHUP or Ctrl-C asks the workers to save and end; a second ends them at once.
+
+    Yields a list for the processes to end, so that no signal falls between their start and the first handler.
+    """
+    received, children = [], []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) > 1:
-            os.killpg(child.pid, signal.SIGKILL)
+            for child in children:
+                end_group(child)
             return
         stop_file.touch()
         with suppress(OSError):  # after SIGHUP there may be no terminal to tell
@@ -181,7 +192,7 @@ def forwarded_signals(child: subprocess.Popen[bytes], stop_file: Path) -> Iterat
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        yield
+        yield children
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

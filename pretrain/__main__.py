@@ -9,11 +9,9 @@ import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
-from pretrain.distributed import barrier, shut_down
 from pretrain.rendezvous import own_rank
-from pretrain.report import read_report, write_report
+from pretrain.report import Diagnosis, Preempted, read_report, write_report
 from pretrain.run_lock import hold_lock
-from pretrain.train import Diagnosis, Preempted, train
 from tokenizer.errors import UserError
 
 OUTCOMES = {UserError: ("user error", 2), Preempted: ("preempted", 3), Diagnosis: ("stopped by diagnosis", 4)}
@@ -32,18 +30,23 @@ def main(arguments: list[str]) -> int:
             except UserError as error:
                 print(error, file=sys.stderr)
                 return 2
-            write_report(run_folder, "running", None, "")
+            if read_report(run_folder)["exit_code"] is not None:  # of an earlier run; `albert launch` has cleared it already
+                write_report(run_folder, "running", None, "")
         return run(run_folder)
 
 
 def run(run_folder: Path) -> int:
     """Train; write how it ended to state.json, by the rank that knows; return the exit code."""
+    # torch takes seconds to import: state.json must say "running" before any rank can fail
+    from pretrain.distributed import barrier, shut_down
+    from pretrain.train import train
+
     try:
         train(run_folder)
     except Exception as error:
         status, code = OUTCOMES.get(type(error), ("crashed", 1))
         message = str(error) if code != 1 else f"{type(error).__name__}: {error}"
-        lost_peer = code == 1 and "gloo" in message
+        lost_peer = "/gloo/transport/" in message or type(error).__name__ == "DistBackendError"
         if own_rank() != 0 or lost_peer:
             time.sleep(1)  # a rank that knows more speaks first
         if read_report(run_folder)["exit_code"] is None:

@@ -101,7 +101,11 @@ def step_of(folder: Path) -> int:
 
 
 def find_fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every file is there with the SHA-256 of the manifest."""
+    """What is wrong with a checkpoint, or None: every file is there with the SHA-256 of the manifest.
+
+    Raises:
+        UserError: a file is there and cannot be read.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         for name in FILES:
@@ -109,7 +113,9 @@ def find_fault(folder: Path) -> str | None:
                 return f"{name} is damaged (its SHA-256 is not the manifest's)"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:  # the checkpoint may be whole: nothing is concluded from a file system that fails
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}). Mend that, and start again.") from error
+    except (ValueError, KeyError, TypeError) as error:
         return f"manifest.json cannot be used ({error})"
     return None
 
@@ -129,9 +135,8 @@ def delete_unfinished(checkpoints: Path) -> None:
 
 def set_aside(folder: Path) -> None:
     """Rename a damaged checkpoint, so that it neither counts as newest nor pushes good ones out."""
-    aside = folder.with_name(f"damaged-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+    names = (f"damaged-{folder.name}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
+    folder.rename(next(folder.with_name(name) for name in names if not folder.with_name(name).exists()))
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,14 @@ from tokenizer.files import write_json
 FORMAT_VERSION = 1
 
 
+class Preempted(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class Diagnosis(Exception):
+    """The run cannot go on usefully; the message says what was seen and what helps."""
+
+
 def write_report(run_folder: Path, status: str, code: int | None, message: str) -> None:
     """RUN/state.json: `exit_code` is None while the run goes on."""
     write_json(

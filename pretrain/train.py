@@ -33,17 +33,10 @@ from pretrain.hf_weights import load_hf_weights
 from pretrain.metrics import MetricsLog, Throughput
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
+from pretrain.report import Diagnosis, Preempted
 from pretrain.schedule import lr_at
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
-
-
-class Preempted(Exception):
-    """The run was asked to stop; its checkpoint is written."""
-
-
-class Diagnosis(Exception):
-    """The run cannot go on usefully; the message says what was seen and what helps."""
 
 
 def train(run_folder: Path) -> None:

@@ -13,7 +13,6 @@ from synthetic import write_synthetic_data
 
 from launch.cli import gather_overrides
 from launch.run import device_numbers
-from tokenizer.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,12 +116,13 @@ def test_overrides_of_both_forms_add_up():
 
 
 def test_visible_devices_are_passed_on_by_number():
-    assert device_numbers(2, "auto", None) == [0, 1]
-    assert device_numbers(2, "cpu", "4") == [0, 1]
-    assert device_numbers(2, "auto", "4,5,6") == [4, 5]
+    assert device_numbers(2, "auto", None) == ([0, 1], [])
+    assert device_numbers(2, "cpu", "4") == ([0, 1], [])
+    assert device_numbers(2, "auto", "4,5,6") == ([4, 5], [])
     for visible in ("4", "GPU-0aa1,GPU-0bb2"):
-        with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES"):
-            device_numbers(2, "cuda", visible)
+        devices, (fault,) = device_numbers(2, "cuda", visible)
+        assert devices == []
+        assert fault.startswith(f"CUDA_VISIBLE_DEVICES: is {visible}; for --num_procs 2")
 
 
 def test_launch_leaves_a_folder_of_other_things_alone_and_names_an_output_it_cannot_write(albert, tmp_path):
@@ -132,6 +132,8 @@ def test_launch_leaves_a_folder_of_other_things_alone_and_names_an_output_it_can
     (tmp_path / "letters" / "love.txt").write_text("dear")
     assert "holds something else" in albert("launch", *options, "--output", tmp_path / "letters", code=2).stderr
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["love.txt"]
+    (tmp_path / "letters" / ".lock").touch()
+    assert "holds something else" in albert("launch", *options, "--output", tmp_path / "letters", code=2).stderr
     for taken in (tmp_path / "letters" / "love.txt", tmp_path / "letters" / "love.txt" / "below"):
         error = albert("launch", *options, "--output", taken, code=2).stderr
         assert str(taken) in error

@@ -378,6 +378,15 @@ def test_a_second_signal_ends_at_once(config, data, tmp_path):
     assert not psutil.wait_procs(left, timeout=10)[1]
 
 
+def test_workers_do_not_outlive_a_launcher_that_is_killed(config, data, tmp_path):
+    process = start(config, data, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40")
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    left = workers(process)
+    psutil.Process(process.pid).children()[0].kill()
+    assert process.wait(timeout=20) == 1
+    assert not psutil.wait_procs(left, timeout=10)[1]
+
+
 def test_a_process_that_is_killed_is_reported_without_a_traceback(config, data, tmp_path):
     process = start(config, data, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40")
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
