@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
             except UserError as error:
                 print(error, file=sys.stderr)
                 return 2
-            if read_report(run_folder)["exit_code"] is not None:  # of an earlier run; `albert launch` has cleared it already
+            if read_report(run_folder).get("status") != "running":  # as `albert launch` has written already
                 write_report(run_folder, "running", None, "")
         return run(run_folder)
 
