@@ -1,172 +1,104 @@
 """The corpus in, documents out: text and an identity that does not depend on where the corpus lies.
 
 Identity, for seeds and for the held-out split: (number of the input in sorted order, byte offset or row). See docs/architecture.md.
-Streaming: in memory are one block of a file (or one record batch) and one document.
+Streaming: in memory are about one section of a .txt file, one record of a .jsonl file, or one batch of rows.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tokenizer.errors import UserError
+from tokenizer.faults import Faults, printable
 from tokenizer.inputs import Input, resolve_inputs
-from tokenizer.lines import read_lines
+from tokenizer.lines import BadFileError, compression
+from tokenizer.plain_text import read_jsonl, read_txt
+from tokenizer.ranges import Range, split_inputs
+from tokenizer.sections import SECTION_CHARS, cut_sections
+from tokenizer.tables import read_hf, read_parquet
 
-__all__ = ["Document", "Input", "read_documents", "resolve_inputs"]
+__all__ = [
+    "SECTION_CHARS", "Document", "Faults", "Input", "Range", "read_documents", "read_range", "resolve_inputs", "split_inputs",
+]  # fmt: skip
 
-BATCH_ROWS = 256
-"""Rows of a .parquet file or a dataset held at a time."""
+_READERS = {"txt": read_txt, "jsonl": read_jsonl, "parquet": read_parquet, "hf": read_hf}
+_WHOLE = 1 << 62
+"""Bytes; a range of this size holds any input."""
 
 
 class Document(NamedTuple):
-    """One document."""
+    """One document, or one section of a document longer than SECTION_CHARS."""
 
     input_index: int
     """Number of its input, counted from 0 in the order of `resolve_inputs`."""
     offset: int
-    """.txt: byte offset of its first byte in the decompressed file; otherwise its row, counted from 0."""
+    """.txt and .jsonl: byte offset of its first line in the decompressed file; otherwise its row, counted from 0."""
     text: str
     """Never only white space, never a lone surrogate. .txt: its lines joined by "\\n", without the last "\\n"."""
     location: str
-    """For messages: "corpus.txt:120" (line of its first byte) or "corpus.parquet row 7"."""
+    """For messages: "corpus.txt byte 120" or "corpus.parquet row 7"."""
+    section: int = 0
+    """Counted from 0; the sections of a document have its offset, and their texts one after the other are its text."""
 
 
-def read_documents(inputs: Sequence[str], *, text_field: str = "text") -> Iterator[Document]:
-    """Every document of the inputs, in order; documents of only white space are left out, their rows count.
+def read_documents(inputs: Sequence[str], *, text_field: str = "text", faults: Faults | None = None) -> Iterator[Document]:
+    """Every document of the inputs, in order; documents of only white space are left out.
 
     A blank line or the end of the file ends a document of a .txt file; one record of .jsonl, .parquet and `hf:` is a document.
     Inputs are looked up at once, files are read as the iteration reaches them.
 
     Args:
-        inputs: files, folders, globs, `hf:NAME[:CONFIG[:SPLIT]]` (SPLIT defaults to train).
+        inputs: files, folders, globs, URLs, `hf:NAME[:CONFIG[:SPLIT]]` (SPLIT defaults to train), each also as LABEL=INPUT.
         text_field: field or column that holds the text of a record.
+        faults: what to do with bad input; None: stop.
 
     Raises:
-        UserError: an input is missing, of unknown type, unreadable, damaged, not UTF-8, lacks the field; or no document at all.
+        UserError: an input is missing, of unknown type, unreadable, damaged, not UTF-8, lacks the field, and `faults` says stop;
+            or no document at all.
     """
-    return _documents(resolve_inputs(inputs), text_field)
+    return _read_all(resolve_inputs(inputs, faults=faults), text_field, faults)
 
 
-def _documents(inputs: list[Input], text_field: str) -> Iterator[Document]:
+def _read_all(inputs: list[Input], text_field: str, faults: Faults | None) -> Iterator[Document]:
     num_documents = 0
-    for index, (source, kind) in enumerate(inputs):
-        read = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
-        for offset, text, location in _read_txt(source) if kind == "txt" else read[kind](source, text_field):
-            if text and not text.isspace():
-                num_documents += 1
-                yield Document(index, offset, text, location)
+    for part in split_inputs(inputs, _WHOLE):
+        for document in read_range(inputs, part, text_field=text_field, faults=faults):
+            num_documents += 1
+            yield document
     if not num_documents:
-        names = ", ".join(source for source, _ in inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
-        raise UserError(f"{names}: the corpus is empty, there is no document with text in it. Check --input.")
+        names = ", ".join(printable(item.source) for item in inputs[:3]) + (f" and {len(inputs) - 3} more" if inputs[3:] else "")
+        left_out = f" ({faults.num} faults were left out)" if faults and faults.num else ""
+        raise UserError(f"{names}: the corpus is empty, there is no document with text in it{left_out}. Check --input.")
 
 
-def _read_txt(path: str) -> Iterator[tuple[int, str, str]]:
-    lines: list[str] = []
-    offset = number = 0
-    for line in read_lines(path):
-        if line.text and not line.text.isspace():
-            if not lines:
-                number, offset = line.number, line.offset
-            lines.append(line.text)
-        elif lines:
-            yield offset, "\n".join(lines), f"{path}:{number}"
-            lines = []
-    if lines:
-        yield offset, "\n".join(lines), f"{path}:{number}"
+def read_range(
+    inputs: Sequence[Input], part: Range, *, text_field: str = "text", faults: Faults | None = None
+) -> Iterator[Document]:
+    """The documents whose first byte or row lies in a range: those of all ranges are those of the whole, however it is cut.
 
+    Args:
+        inputs: all of them, from `resolve_inputs`.
+        part: one range of `split_inputs`, or any [begin, end) bytes of a plain file.
+        text_field: field or column that holds the text of a record.
+        faults: what to do with bad input; None: stop.
 
-def _read_jsonl(path: str, text_field: str) -> Iterator[tuple[int, str, str]]:
-    lines = (line for line in read_lines(path) if line.text and not line.text.isspace())
-    for row, line in enumerate(lines):
-        location = f"{path}:{line.number}"
-        yield row, _text_of_json(line.text, text_field, location), location
-
-
-def _text_of_json(line: str, text_field: str, location: str) -> str:
+    Raises:
+        UserError: as `read_documents`, but a range may be empty.
+    """
+    item = inputs[part.input_index]
+    faults = faults or Faults()
+    place = f"{printable(item.source)} {'byte' if item.kind in ('txt', 'jsonl') else 'row'} "
+    end = _WHOLE if compression(item.source) else part.end  # of a compressed file it counts compressed bytes
+    last_offset = section = -1
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        start = line if len(line) <= 60 else line[:60] + "..."
-        raise UserError(f"{location}: not JSON ({error}): {start!r}. Expected one object on each line.") from error
-    if not isinstance(record, dict):
-        raise UserError(f'{location}: expected an object such as {{"{text_field}": "..."}}, found a {type(record).__name__}.')
-    if text_field not in record:
-        raise UserError(f"{location}: no field `{text_field}`. {_fields_there(record)}")
-    text = record[text_field]
-    if not isinstance(text, str):
-        raise UserError(f"{location}: field `{text_field}` must be a string, found {type(text).__name__}.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{location}: field `{text_field}` holds half a surrogate pair (\\u{ord(text[error.start]):04x}) at character "
-            f"{error.start}, which is not text. Write the character whole, or remove it."
-        ) from error
-    return text
-
-
-def _read_parquet(path: str, text_field: str) -> Iterator[tuple[int, str, str]]:
-    import pyarrow.parquet
-    from pyarrow import ArrowException
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({_first_line(error)}). Fetch or write it again.") from error
-    with file:
-        _check_column(file.schema_arrow, text_field, path)
-        try:
-            batches = (batch.column(0) for batch in file.iter_batches(BATCH_ROWS, columns=[text_field], use_threads=False))
-            yield from _texts_of_columns(batches, path)
-        except (ArrowException, OSError) as error:
-            raise UserError(f"{path}: damaged ({_first_line(error)}). Fetch or write it again.") from error
-
-
-def _read_hf(source: str, text_field: str) -> Iterator[tuple[int, str, str]]:
-    import datasets
-
-    name, config, split = (source[len("hf:") :].split(":") + ["", ""])[:3]
-    try:
-        dataset = datasets.load_dataset(name, config or None, split=split or "train")
-    except Exception as error:  # datasets raises a dozen types, from the network to the parser
-        raise UserError(
-            f"{source}: `datasets` could not load it ({type(error).__name__}: {_first_line(error)}). "
-            f"Check the name, the configuration, the split, and the network."
-        ) from error
-    _check_column(dataset.features.arrow_schema, text_field, source)
-    tables = dataset.select_columns([text_field]).with_format("arrow").iter(BATCH_ROWS)
-    yield from _texts_of_columns((table.column(0) for table in tables), source)
-
-
-def _check_column(schema: object, text_field: str, source: str) -> None:
-    """`schema` is a pyarrow.Schema."""
-    import pyarrow
-
-    if text_field not in schema.names:
-        raise UserError(f"{source}: no column `{text_field}`. {_fields_there(schema.names)}")
-    kind = schema.field(text_field).type
-    value = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if not (pyarrow.types.is_string(value) or pyarrow.types.is_large_string(value) or pyarrow.types.is_string_view(value)):
-        raise UserError(f"{source}: column `{text_field}` must hold strings, found {kind}. {_fields_there(schema.names)}")
-
-
-def _texts_of_columns(columns: Iterable, source: str) -> Iterator[tuple[int, str, str]]:
-    """(row, text, location) of pyarrow string columns, one batch after the other; null counts as an empty document."""
-    row = 0
-    for column in columns:
-        for value in column:
-            try:
-                text = value.as_py() or ""
-            except UnicodeDecodeError as error:
-                raise UserError(f"{source} row {row}: not UTF-8 at byte {error.start} of the text. Write it again.") from error
-            yield row, text, f"{source} row {row}"
-            row += 1
-
-
-def _fields_there(names: Iterable[str]) -> str:
-    there = ", ".join(list(names)[:20])
-    return f"There are: {there}. Give the right one with --text_field." if there else "The record is empty."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        for offset, whole in _READERS[item.kind](item, part.begin, end, text_field, faults):
+            if offset != last_offset:
+                last_offset, section = offset, 0
+            for text in cut_sections(whole):
+                if text and not text.isspace():
+                    yield Document(part.input_index, offset, text, f"{place}{offset}", section)
+                    section += 1
+    except BadFileError as error:
+        if part.begin == 0:
+            faults.report_in(item, "", str(error))
+    except OSError as error:
+        faults.report_in(item, "", f"cannot be read ({error.strerror or error}). Check the file and its permissions.")

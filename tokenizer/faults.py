@@ -1,0 +1,48 @@
+"""What happens to bad input: stop at the first fault, or leave it out, count it and go on (`--on_error fail|skip`)."""
+
+from typing import Literal, Protocol
+
+from tokenizer.errors import UserError
+
+MAX_LISTED = 100
+"""Faults that are kept with their place and reason; all are counted."""
+
+
+class Named(Protocol):
+    """What of an `Input` is needed to say where a fault is."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+class Faults:
+    """Faults of the input, in the order they were found.
+
+    Each fault is reported once, by the range that owns its document, so the sums over all ranges do not depend on the cut.
+    """
+
+    def __init__(self, mode: Literal["fail", "skip"] = "fail"):
+        self.mode = mode
+        self.num = 0
+        """How many were reported."""
+        self.listed: list[dict[str, str]] = []
+        """The first MAX_LISTED: `location` (name of the input, then line or row: no path of this machine) and `reason`."""
+
+    def report(self, location: str, error: UserError, reason: str | None = None) -> None:
+        """Raise `error` in mode "fail"; otherwise count it, with `reason` (None: the error's message) for the list."""
+        if self.mode == "fail":
+            raise error
+        self.num += 1
+        if len(self.listed) < MAX_LISTED:
+            self.listed.append({"location": location, "reason": reason or str(error)})
+
+    def report_in(self, item: Named, place: str, reason: str) -> None:
+        """Report a fault inside an input. place: "" (all of it), ":12" (a line) or " row 7"."""
+        self.report(f"{item.name}{place}", UserError(f"{printable(item.source)}{place}: {reason}"), reason)
+
+
+def printable(path: str) -> str:
+    """The path as valid text on one line: newlines, controls and bytes that are not UTF-8 (lone surrogates) as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
