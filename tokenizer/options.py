@@ -26,7 +26,8 @@ class TokenizerOptions:
     character_coverage: float = 0.99995
     """Fraction of the text's characters that get a piece of their own, 0.98 to 1; the rarest others become <unk>."""
     input_sentence_size: int = 10_000_000
-    """Lines that training draws from the corpus at random; they are held in memory. More than 100."""
+    """Lines that training draws from the corpus at random. They decide its memory, about 25 times their size; it is stated before
+    the training starts, which does not if there is less. More than 100."""
     seed: int = 0
     """Seed of that draw, from 0; without effect on a corpus of fewer lines."""
 

@@ -1,6 +1,7 @@
 """Corpus in, tokenizer folder out: SentencePiece learns the vocabulary on text that the exported chain has normalised.
 
-Settings: google-research/albert README, section SentencePiece. Memory is bounded by `input_sentence_size` lines.
+Settings: google-research/albert README, section SentencePiece. Memory is bounded by `input_sentence_size` lines, and
+stated and compared with what there is before the training starts.
 """
 
 import io
@@ -14,6 +15,7 @@ from tokenizer.corpus import read_documents
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
+from tokenizer.memory import check_memory, training_memory
 from tokenizer.options import TokenizerOptions, check_options
 from tokenizer.sample import MAX_LINE_BYTES, draw_sample
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
@@ -28,8 +30,9 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
     The same corpus and options give the same bytes, wherever the corpus and the output lie.
 
     Raises:
-        UserError: options out of range, an output that is taken, a corpus that cannot be read, a vocabulary size that does not fit
-            the text, or marks to be stripped from a script that needs them. Nothing is left under the final name.
+        UserError: options out of range, an output that is taken, a corpus that cannot be read, more lines than memory holds, a
+            vocabulary size that does not fit the text, or marks to be stripped from a script that needs them. Nothing is left under
+            the final name.
     """
     check_options(options)
     # Folders of data have a manifest.json too, and the whole folder is about to be replaced.
@@ -43,7 +46,9 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
         sample_size=options.input_sentence_size,
         seed=options.seed,
     )
-    print(f"Training {options.vocab_size:,} pieces on {len(sample.lines):,} lines ...", flush=True)
+    needed = training_memory(sample.lines)
+    memory = check_memory(needed, len(sample.lines), options.input_sentence_size)
+    print(f"Training {options.vocab_size:,} pieces on {len(sample.lines):,} lines {memory} ...", flush=True)
     spiece_model = _train_sentencepiece(sample.lines, options)
     with replace_folder(options.output) as folder:
         write_chain(folder, spiece_model, options.lower_case, options.keep_accents)
