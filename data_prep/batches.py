@@ -1,26 +1,24 @@
-"""A batch of documents in, its rows and counts out: the work of one task, in whichever process it runs.
+"""A batch of documents in, its unmasked rows and counts out: split, encode, pair.
 
-Batches are cut by the size of the text alone and hold documents of one split, so neither the number of workers nor the
-hold-out can leak into what a batch gives.
+Batches are cut by the size of the text alone and hold documents of one split.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from data_prep.held_out import lot
-from data_prep.masks import mask, ngram_weights, prediction_counts
 from data_prep.options import PrepareOptions
-from data_prep.pairs import LABEL, NUM_UNITS, OBJECTIVES, cut_units, pair, text_budget
+from data_prep.pairs import LABEL, NUM_UNITS, OBJECTIVES, cut_units, lay_out, pair, row_keys, text_budget
+from data_prep.random_streams import MIXING, start, uniform
+from data_prep.rows import Rows
 from data_prep.schema import shard_schema
-from data_prep.sentences import split
-from data_prep.shards import to_table
+from data_prep.sentences import read_abbreviations, split
 from data_prep.words import piece_classes, word_starts
 from tokenizer.corpus import Document
 from tokenizer.encoder import Encoder
-from tokenizer.special_tokens import FIRST_ORDINARY_ID
+from tokenizer.special_tokens import FIRST_ORDINARY_ID, UNK_ID
 
 BATCH_CHARS = 1_000_000
 """A batch ends with the document that reaches this many characters."""
@@ -32,10 +30,9 @@ class DocumentBatch(NamedTuple):
 
 
 class PreparedBatch(NamedTuple):
-    split: str
-    table: pa.Table
+    rows: Rows
     counts: dict[str, int]
-    """Fields of schema.SplitCounts that add up over batches, and num_guarded_words."""
+    """Fields of schema.SplitCounts that add up over batches."""
     piece_counts: np.ndarray
     """int64 [vocabulary], pieces of the text before copies."""
 
@@ -57,55 +54,67 @@ def cut_batches(documents: Iterable[Document], seed: int, cutoff: float) -> Iter
 
 
 class BatchPreparer:
-    """Holds what every batch needs: the tokenizer, the table of piece classes, the number of targets by length."""
+    """Holds what every batch needs: the tokenizer, the table of piece classes, the abbreviations."""
 
     def __init__(self, options: PrepareOptions):
         self.options = options
         self.encoder = Encoder(options.tokenizer)
-        self.schema = shard_schema(self.encoder.vocab_size)
+        self.piece_type = shard_schema(self.encoder.vocab_size).field("input_ids").type.value_type.to_pandas_dtype()
         self.classes = piece_classes(self.encoder.pieces, FIRST_ORDINARY_ID)
         self.budget = text_budget(options.max_seq_length, options.pair_objective)
-        self.counts = prediction_counts(options.max_seq_length, options.mask_ratio, options.num_predictions)
-        self.weights = ngram_weights(options.max_ngram if options.mask_unit == "ngram" else 1)
+        self.abbreviations = frozenset(read_abbreviations(options.abbreviations) if options.abbreviations else ())
 
-    def prepare(self, batch: DocumentBatch) -> PreparedBatch:
-        """Split, encode, pair and mask. Text is split and encoded once for all copies."""
+    def prepare(self, batch: DocumentBatch, repeats: float = 1.0) -> PreparedBatch:
+        """Text is split and encoded once for all copies. repeats: times a training document is taken, on average."""
         options, seed = self.options, self.options.seed
-        guarded_before = self.encoder.num_guarded_words
         pieces, sentence_starts, document_starts = self._encode(batch.documents)
-        identities = np.array([(d.input_index, d.offset) for d in batch.documents], np.int64).reshape(-1, 2)
+        identities = np.array([(d.input_index, d.offset, d.section) for d in batch.documents], np.int64).reshape(-1, 3)
         starts = word_starts(pieces, sentence_starts[:-1], self.classes)
         units, first_units = cut_units(sentence_starts, document_starts, starts, self.budget)
-        num_copies = options.dupe_factor if batch.split == "train" else 1
+        copies = np.ones(len(batch.documents), np.int64)
+        if batch.split == "train":
+            copies[:] = [options.dupe_factor * times(repeats, seed, *identity[:2]) for identity in identities]
         objective = OBJECTIVES[options.pair_objective]
-        table = pair(units, first_units, identities, seed, num_copies, self.budget, options.short_seq_prob, objective)
-        mask_starts = np.ones_like(starts) if options.mask_unit == "piece" else starts
-        rows = mask(pieces, mask_starts, table, identities, seed, self.counts, self.weights, self.encoder.vocab_size)
+        table = pair(units, first_units, identities, seed, copies, self.budget, options.short_seq_prob, objective)
+        ids, row_starts, segment_b_starts = lay_out(pieces.astype(self.piece_type), table)
+        lengths = np.diff(row_starts)
         counts = {
-            "documents": len(batch.documents),
+            "documents": sum(document.section == 0 for document in batch.documents),
             "sentences": len(sentence_starts) - 1,
             "cut_sentences": int(np.sum(np.diff(sentence_starts) > self.budget)),
             "text_pieces": len(pieces),
+            "unknown_pieces": int(np.sum(pieces == UNK_ID)),
             "instances": len(table),
-            "pieces": len(rows.input_ids),
-            "masked_pieces": len(rows.labels),
+            "pieces": len(ids),
             "one_sentence_instances": int(np.sum(table[:, NUM_UNITS] == 1)),
+            "nearly_empty_instances": int(np.sum(lengths < options.max_seq_length / 16)),
             "in_order_instances": int(np.sum(table[:, LABEL] == 0)),
             "swapped_instances": int(np.sum(table[:, LABEL] == 1)),
-            "num_guarded_words": self.encoder.num_guarded_words - guarded_before,
         }
         piece_counts = np.bincount(pieces, minlength=self.encoder.vocab_size)
-        return PreparedBatch(batch.split, to_table(rows, table[:, LABEL], self.schema), counts, piece_counts)
+        labels = table[:, LABEL].astype(np.int8)
+        rows = Rows(row_keys(table, identities, seed), ids, row_starts, segment_b_starts, labels)
+        return PreparedBatch(rows, counts, piece_counts)
 
     def _encode(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pieces end to end (int32), starts of sentences in them, starts of documents in the sentences (int64, with ends)."""
-        sentences: list[np.ndarray] = []
-        document_starts = [0]
+        options = self.options
+        texts: list[str] = []
+        num_texts = []
         for document in documents:
-            texts = split(document.text, language=self.options.language, presegmented=self.options.presegmented)
-            # Normalisation can leave nothing of a sentence, such as one of control characters.
-            sentences += [ids for ids in self.encoder.encode(texts) if len(ids)]
-            document_starts.append(len(sentences))
-        lengths = np.array([len(ids) for ids in sentences], np.int64)
-        pieces = np.concatenate([np.empty(0, np.int32), *sentences]).astype(np.int32)
-        return pieces, np.concatenate([[0], np.cumsum(lengths)]), np.array(document_starts, np.int64)
+            sentences = split(
+                document.text, language=options.language, presegmented=options.presegmented, abbreviations=self.abbreviations
+            )
+            texts += sentences
+            num_texts.append(len(sentences))
+        pieces, lengths = self.encoder.encode_flat(texts)
+        some = lengths > 0  # normalisation can leave nothing of a sentence, such as one of control characters
+        document_of = np.repeat(np.arange(len(documents)), num_texts)
+        num_sentences = np.bincount(document_of[some], minlength=len(documents))
+        return pieces, np.concatenate([[0], np.cumsum(lengths[some])]), np.concatenate([[0], np.cumsum(num_sentences)])
+
+
+def times(repeats: float, seed: int, input_index: int, offset: int) -> int:
+    """How often one document is taken: `repeats` rounded down, or up with the probability that makes it right on average."""
+    whole = int(repeats)
+    return whole + int(uniform(start(seed, MIXING, 0, input_index, offset, 0)) < repeats - whole)

@@ -1,7 +1,7 @@
-"""Whole sentences -> sentence pairs with an order, compiled. In: the pieces of a batch of documents. Out: a table of instances.
+"""Whole sentences -> sentence pairs with an order, compiled. In: the pieces of a batch of documents. Out: unmasked rows.
 
-An instance is two runs of pieces, A and B, given by their borders in the pieces, plus a label: nothing is copied here, and
-masks are drawn later from a stream of their own.
+An instance is two runs of pieces, A and B, given by their borders in the pieces, plus a label; `lay_out` writes it as a row.
+Masks are drawn later, over rows in their final order (data_prep/masks.py).
 
 ALBERT paper, section 3.1 (sentence-order prediction); google-research/albert, create_pretraining_data.py. Where this
 differs (no sentence is cut to fill an instance, short targets are drawn per instance, a lone sentence carries no order),
@@ -11,8 +11,9 @@ docs/decisions.md has the reasons.
 import numpy as np
 
 from data_prep.compiled import compiled
-from data_prep.random_streams import PAIRS, below, start, uniform
+from data_prep.random_streams import PAIRS, SHUFFLE, below, next_u64, start, uniform
 from data_prep.schema import NO_LABEL
+from tokenizer.special_tokens import CLS_ID, SEP_ID
 
 SOP, NSP, NONE = 0, 1, 2
 OBJECTIVES = {"sop": SOP, "nsp": NSP, "none": NONE}
@@ -68,10 +69,11 @@ def cut_units(sentence_starts, document_starts, starts_word, budget):
 
 
 @compiled
-def pair(units, first_units, identities, seed, num_copies, budget, short_seq_prob, objective):
+def pair(units, first_units, identities, seed, copies, budget, short_seq_prob, objective):
     """Instances of all documents and copies, documents in order, the copies of one document together.
 
-    units, first_units: from `cut_units`. identities: int64 [documents, 2], (input index, offset) of each document.
+    units, first_units: from `cut_units`. identities: int64 [documents, 3], (input index, offset, section) of each document; those
+    with one (input index, offset) are sections of one document. copies: int64 [documents], how often each is gone through.
     budget: text pieces an instance may hold. objective: SOP, NSP or NONE.
 
     - Target length: the budget, or with probability short_seq_prob uniform in [2, budget].
@@ -85,11 +87,11 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
 
     Returns int64 [instances, 8]. Under SOP and NONE the instances of one copy tile the pieces of its document.
     """
-    table = np.empty((len(units) * num_copies, 8), np.int64)
+    table = np.empty((np.sum(np.diff(first_units) * copies), 8), np.int64)
     row = 0
     for document in range(len(first_units) - 1):
-        for copy in range(num_copies):
-            state = start(seed, PAIRS, copy, identities[document, 0], identities[document, 1])
+        for copy in range(copies[document]):
+            state = start(seed, PAIRS, copy, identities[document, 0], identities[document, 1], identities[document, 2])
             first, last = first_units[document], first_units[document + 1]
             from_end = objective == SOP and uniform(state) < 0.5
             while first < last:
@@ -112,8 +114,9 @@ def pair(units, first_units, identities, seed, num_copies, budget, short_seq_pro
                     if num > 1 and uniform(state) < 0.5:
                         table[row, LABEL] = 0
                     else:
-                        room = budget - (border - begin)
-                        other_begin, other_end = borrow(state, units, first_units, document, room, target - (border - begin))
+                        size = border - begin
+                        others = borrow(state, units, first_units, identities, document, budget - size, target - size)
+                        other_begin, other_end = others
                         if other_end > other_begin:
                             table[row, B_BEGIN : LABEL + 1] = other_begin, other_end, 1
                             table[row, NUM_UNITS] = max(2, num)
@@ -137,14 +140,14 @@ def num_fitting(units, first, last, from_end, budget, target, min_units):
 
 
 @compiled
-def borrow(state, units, first_units, document, room, target):
+def borrow(state, units, first_units, identities, document, room, target):
     """Borders of a run of whole sentences of a random other document that fits into `room` pieces; (0, 0) if none is found."""
     num_others = len(first_units) - 2
     for _ in range(NUM_TRIES if num_others > 0 else 0):
         other = below(state, num_others)
         other += int(other >= document)
         first, last = first_units[other], first_units[other + 1]
-        if first == last:
+        if first == last or np.all(identities[other, :2] == identities[document, :2]):
             continue
         first += below(state, last - first)
         for unit in range(first, min(last, first + room)):
@@ -155,3 +158,48 @@ def borrow(state, units, first_units, document, room, target):
         if num > 0:
             return units[first, BEGIN], units[first + num - 1, END]
     return 0, 0
+
+
+@compiled
+def row_keys(table, identities, seed):
+    """uint64 [instances]: where each belongs in the final order, uniform at random, a function of (seed, copy, document)."""
+    keys = np.empty(len(table), np.uint64)
+    state = start(0, 0, 0, 0, 0, 0)
+    for row in range(len(table)):
+        document, copy = table[row, DOCUMENT], table[row, COPY]
+        if row == 0 or document != table[row - 1, DOCUMENT] or copy != table[row - 1, COPY]:
+            state = start(seed, SHUFFLE, copy, identities[document, 0], identities[document, 1], identities[document, 2])
+        keys[row] = next_u64(state)
+    return keys
+
+
+@compiled
+def lay_out(pieces, table):
+    """Rows `[CLS] A [SEP] B [SEP]` or `[CLS] A [SEP]` end to end.
+
+    pieces: any integer type, kept. Returns ids, int64 [instances + 1] starts of the rows in them, and uint16 [instances], index
+    in its row of B's first piece, 0 where there is no B.
+    """
+    lengths = table[:, A_END] - table[:, A_BEGIN] + table[:, B_END] - table[:, B_BEGIN] + 3 - (table[:, B_BEGIN] == table[:, B_END])
+    row_starts = np.zeros(len(table) + 1, np.int64)
+    row_starts[1:] = np.cumsum(lengths)
+    ids = np.empty(row_starts[-1], pieces.dtype)
+    segment_b_starts = np.zeros(len(table), np.uint16)
+    for row in range(len(table)):
+        place = row_starts[row]
+        ids[place] = CLS_ID
+        place = append(ids, place + 1, pieces, table[row, A_BEGIN], table[row, A_END])
+        if table[row, B_BEGIN] < table[row, B_END]:
+            segment_b_starts[row] = place - row_starts[row]
+            append(ids, place, pieces, table[row, B_BEGIN], table[row, B_END])
+    return ids, row_starts, segment_b_starts
+
+
+@compiled
+def append(ids, place, pieces, begin, end):
+    """Write pieces[begin:end] and [SEP] at `place`; returns the place after them."""
+    for index in range(begin, end):
+        ids[place + index - begin] = pieces[index]
+    place += end - begin
+    ids[place] = SEP_ID
+    return place + 1

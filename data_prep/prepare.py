@@ -1,166 +1,206 @@
-"""`albert prepare`: text and a tokenizer in, a data folder of shards out.
+"""`albert prepare`: text and a tokenizer in, a data folder of shuffled, masked shards out.
 
-Documents -> sentences -> pieces -> pairs -> masks -> shards, by batches of documents. The main process reads and writes,
-workers do the rest; results are written in the order of the text. The manifest comes last, and the folder takes its name
-only when everything in it is on disk.
+plan -> encode (each task: documents -> sentences -> pieces -> pairs, in buckets) -> shuffle (each task: a shard, sorted and
+masked) -> manifest. De-duplication and `--weights` put stages before encode. plan.json is the first file, manifest.json the last;
+in between the folder can be gone on with after any interruption.
 """
 
 import dataclasses
+import fcntl
 import functools
-import math
-import multiprocessing
 import os
-import shutil
-import signal
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
-
-from data_prep.batches import BatchPreparer, DocumentBatch, PreparedBatch, cut_batches
+from data_prep.documents import PARTS, read_filtered
+from data_prep.duplicates import dedup_stages
+from data_prep.encode import encode_task
+from data_prep.engine import Stage, missing_tasks, run_share, run_stage
+from data_prep.finish import check_encoded, finish
+from data_prep.folder import Folder
+from data_prep.hazards import warnings
 from data_prep.held_out import find_cutoff
-from data_prep.options import PrepareOptions
-from data_prep.schema import FORMAT_VERSION, MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, SplitCounts, write_manifest
-from data_prep.shards import ShardWriter
-from data_prep.summary import print_summary
-from tokenizer.chain import FILE_NAMES
-from tokenizer.corpus import read_documents
+from data_prep.mixing import measure_task
+from data_prep.options import PrepareOptions, parse_weights
+from data_prep.plan import PLAN_NAME, Plan, as_json, check_same, make_plan, plan_key, read_plan, write_plan
+from data_prep.quality import open_steps
+from data_prep.remask import begin_remask, remask
+from data_prep.schema import MANIFEST_NAME, Manifest, parse_manifest
+from data_prep.shuffle import shard_slots, shuffle_task
+from data_prep.slurm import submit
+from data_prep.summary import print_summary, write_summary
+from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
-from tokenizer.files import check_output_folder, replace_folder
 
-FOLDER_CONTENT = rf"{MANIFEST_NAME}|{TOKENIZER_FOLDER}|.*\.arrow"
+SUMMARY_NAME = "summary.json"
 
-NOT_IN_THE_BYTES = ("input", "tokenizer", "output", "workers", "seed", "max_seq_length")
-"""Options that the manifest's `options` leave out: paths and workers shape no byte, the others have fields of their own."""
+FINISH = "finish"
+"""Last stage of a plan, one task."""
 
 
 def prepare(options: PrepareOptions) -> dict:
-    """Write the data folder and return its manifest as a dict.
+    """Write the data folder, or go on with it; returns its manifest as a dict (empty where Slurm does the work).
 
     Raises:
-        UserError: options, input or output cannot be used, or a worker died; nothing is left under the output's name.
+        UserError: options, input or output cannot be used, or a worker died; what is finished is kept for the next run.
     """
+    if options.plan:
+        return run_part(options)
     options.check()
-    check_output_folder(options.output, MANIFEST_NAME, "data", FOLDER_CONTENT)
-    preparer = BatchPreparer(options)
-    read = functools.partial(read_documents, options.input, text_field=options.text_field)
-    cutoff = find_cutoff(read(), options.seed, options.validation_fraction)
-    shaping = {name: value for name, value in dataclasses.asdict(options).items() if name not in NOT_IN_THE_BYTES}
-    with replace_folder(options.output) as folder:
-        prepared = prepare_batches(preparer, cut_batches(read(), options.seed, cutoff), options.workers)
-        splits, num_guarded_words = write_splits(folder, prepared, preparer, cutoff > 0)
-        (folder / TOKENIZER_FOLDER).mkdir()
-        for name in FILE_NAMES:
-            if (options.tokenizer / name).is_file():  # a downloaded tokenizer may lack spiece.model and has no manifest
-                shutil.copyfile(options.tokenizer / name, folder / TOKENIZER_FOLDER / name)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            tokenizer_sha256=preparer.encoder.sha256,
-            vocab_size=preparer.encoder.vocab_size,
-            max_seq_length=options.max_seq_length,
-            seed=options.seed,
-            options=shaping | {"max_predictions": options.num_predictions},
-            num_guarded_words=num_guarded_words,
-            splits=splits,
-        )
-        write_manifest(folder, manifest)
-    print_summary(manifest, options.output)
+    folder = Folder(options.output)
+    began = time.perf_counter()
+    with sole_use(folder):
+        plan = begin_remask(options, folder) if options.remask else begin(options, folder)
+        if folder.exists(MANIFEST_NAME):
+            print(f"{folder}: already prepared with these options.")
+            folder.remove(PARTS)
+            return dataclasses.asdict(parse_manifest(folder.read(MANIFEST_NAME), folder.path(MANIFEST_NAME)))
+        if options.remask:
+            manifest = remask(options, folder)
+        elif options.executor == "slurm":
+            submit(folder, options, [(stage.name, stage.num_tasks) for stage in first_stages(plan, folder)], plan.num_buckets)
+            return {}
+        else:
+            manifest = run_plan(plan, folder, options.executor, options.workers)
+        report(folder, manifest, time.perf_counter() - began)
     return dataclasses.asdict(manifest)
 
 
-def write_splits(
-    folder: Path, prepared: Iterable[PreparedBatch], preparer: BatchPreparer, with_validation: bool
-) -> tuple[dict[str, SplitCounts], int]:
-    """Write all batches into shards of their split; (what each split holds, number of guarded words)."""
-    names = ["train", "validation"] if with_validation else ["train"]
-    writers = {name: ShardWriter(folder, name, preparer.schema) for name in names}
-    # Preparing nothing gives the names of the counts; it also compiles, so that workers find the result on disk.
-    counts = {name: dict.fromkeys(preparer.prepare(DocumentBatch(name, [])).counts, 0) for name in names}
-    piece_counts = {name: np.zeros(preparer.encoder.vocab_size, np.int64) for name in names}
-    for batch in prepared:
-        writers[batch.split].write(batch.table)
-        piece_counts[batch.split] += batch.piece_counts
-        for name, count in batch.counts.items():
-            counts[batch.split][name] += count
-    num_guarded_words = sum(count.pop("num_guarded_words") for count in counts.values())
-    splits = {}
-    for name, writer in writers.items():
-        writer.close()
-        if not writer.shards:
-            raise UserError(
-                f"--input: the {name} split holds {counts[name]['documents']} document(s) but no sentence that the tokenizer can "
-                "encode. Expected text: look at the input, or choose another --seed or --validation_fraction."
-            )
-        splits[name] = SplitCounts(
-            **counts[name],
-            unigram_entropy=entropy(piece_counts[name]),
-            shards=writer.shards,
-            shard_rows=writer.shard_rows,
-            shard_sha256=writer.shard_sha256,
+def run_plan(plan: Plan, folder: Folder, executor: str, workers: int) -> Manifest:
+    """All stages, one after the other."""
+    key = plan_key(plan)
+    how = {"log_url": log_url(folder, key), "executor": executor, "workers": workers}
+    for stage in first_stages(plan, folder):
+        by_range = stage.num_tasks == len(plan.ranges)
+        run_stage(stage, sizes=[part.num_bytes for part in plan.ranges] if by_range else None, **how)
+    check_encoded(folder.url, key)
+    run_stage(shuffle_stage(folder.url, key), **how)
+    return finish(folder, plan, key)
+
+
+def report(folder: Folder, manifest: Manifest, seconds: float | None) -> None:
+    """Print the summary and the warnings, and write them to summary.json."""
+    found = warnings(manifest)
+    sizes = {
+        name: size for counts in manifest.splits.values() for name, size in zip(counts.shards, counts.shard_bytes, strict=False)
+    }
+    with folder.write(SUMMARY_NAME) as path:
+        write_summary(path, manifest, found, seconds, sizes)
+    print_summary(manifest, folder.url, found, seconds, sizes)
+
+
+def begin(options: PrepareOptions, folder: Folder) -> Plan:
+    """The plan of a new folder, or of one that was begun with the same options and corpus.
+
+    Raises:
+        UserError: the folder holds something else, or was begun otherwise.
+    """
+    encoder = Encoder(options.tokenizer)
+    open_steps(options)  # what is missing shows before any work is done
+    plan = make_plan(options, encoder.sha256, encoder.vocab_size)
+    parse_weights(options.weights, {item.label for item in plan.inputs})
+    names = folder.names()
+    if PLAN_NAME in names:
+        old = read_plan(folder.url, str(time.time_ns()))
+        check_same(folder, old, plan)
+        plan = dataclasses.replace(plan, cutoff=old.cutoff)
+        folder.remove_temporary()
+    elif names:
+        raise UserError(
+            f"{folder}: this folder holds something else ({', '.join(names[:5])}), so it is left alone. "
+            "Choose an empty or new folder for the data."
         )
-    return splits, num_guarded_words
+    else:
+        documents = (document for task in range(len(plan.ranges)) for document in read_filtered(plan, task))
+        plan = dataclasses.replace(plan, cutoff=find_cutoff(documents, options.seed, options.validation_fraction))
+    if PLAN_NAME not in names or as_json(plan) != as_json(old):
+        write_plan(folder, plan)
+    return plan
 
 
-def entropy(counts: np.ndarray) -> float:
-    """Plug-in entropy in nats. Summed exactly, so that it does not depend on the machine's vector units."""
-    total = int(counts.sum())
-    return -math.fsum(int(count) / total * math.log(int(count) / total) for count in counts[counts > 0])
+def first_stages(plan: Plan, folder: Folder) -> list[Stage]:
+    """All stages before the shuffle."""
+    key, num_tasks = plan_key(plan), len(plan.ranges)
+    stages = []
+    if plan.options.dedup != "none":
+        filtered = functools.partial(read_filtered, plan)
+        stages += dedup_stages(plan.options.dedup, filtered, num_tasks, f"{folder.url}/{PARTS}")
+    if plan.options.weights:
+        stages.append(Stage("measure", num_tasks, functools.partial(measure_task, folder.url, key)))
+    return [*stages, Stage("encode", num_tasks, functools.partial(encode_task, folder.url, key))]
 
 
-def prepare_batches(preparer: BatchPreparer, batches: Iterable[DocumentBatch], workers: int) -> Iterator[PreparedBatch]:
-    """Prepared batches in the order of `batches`, at most two a worker in flight."""
-    if workers == 1:
-        yield from map(preparer.prepare, batches)
+def shuffle_stage(url: str, key: str) -> Stage:
+    """The encode stage must be done: it tells how many shards there are."""
+    return Stage("shuffle", len(shard_slots(url, key)), functools.partial(shuffle_task, url, key))
+
+
+def log_url(folder: Folder, key: str) -> str:
+    """Of the completion markers: under other options or another corpus no task counts as done."""
+    return f"{folder.url}/{PARTS}/{key}"
+
+
+def run_part(options: PrepareOptions) -> dict:
+    """`--plan FILE --stage STAGE --task I/N`: what one element of a Slurm array does.
+
+    Raises:
+        UserError: no such plan, stage or task, or the stage before is not done.
+    """
+    share, _, num_shares = (options.task or "0/1").partition("/")
+    if not share.isdecimal() or not (num_shares or "1").isdecimal():
+        raise UserError(f"--task {options.task}: expected a number, or I/N for every Nth task from I on.")
+    folder = Folder(options.plan.rpartition("/")[0] or ".")
+    plan = read_plan(folder.url)
+    key = plan_key(plan)
+    stages = first_stages(plan, folder)
+    names = [*(stage.name for stage in stages), "shuffle", FINISH]
+    if options.stage not in names:
+        raise UserError(f"--stage {options.stage}: this plan has the stages {', '.join(names)}.")
+    for stage in stages[: names.index(options.stage)]:
+        check_done(stage, folder, key)
+    if options.stage in ("shuffle", FINISH):
+        check_encoded(folder.url, key)
+        stages.append(shuffle_stage(folder.url, key))
+    if options.stage == FINISH:
+        check_done(stages[-1], folder, key)
+        manifest = finish(folder, plan, key)
+        report(folder, manifest, None)
+        return dataclasses.asdict(manifest)
+    stage = stages[names.index(options.stage)]
+    run_share(stage, log_url(folder, key), int(share), int(num_shares or stage.num_tasks))
+    return {}
+
+
+def check_done(stage: Stage, folder: Folder, key: str) -> None:
+    if missing := missing_tasks(stage, log_url(folder, key)):
+        raise UserError(
+            f"{folder}: stage {stage.name} is not done: {len(missing)} of {stage.num_tasks} tasks are missing. "
+            f"Run --stage {stage.name} first, or `albert prepare` with the options of the plan."
+        )
+
+
+@contextmanager
+def sole_use(folder: Folder) -> Iterator[None]:
+    """Only one `albert prepare` at a time on a folder of this machine; tasks of a Slurm array may work beside each other.
+
+    Raises:
+        UserError: another one is at work, or the folder cannot be made.
+    """
+    if not folder.is_local:
+        yield
         return
-    # Not fork: the tokenizer and Arrow have threads, which a forked child would find dead.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(preparer.options,)) as pool:
-        in_flight = deque()
-        try:
-            for batch in batches:
-                in_flight.append(submit(pool, batch))
-                if len(in_flight) >= 2 * workers:
-                    yield in_flight.popleft().result()
-            while in_flight:
-                yield in_flight.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process died, most often because the machine ran out of memory (see `dmesg`). Nothing was "
-                f"written under the output's name. Run again with fewer than --workers {workers}."
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def submit(pool: ProcessPoolExecutor, batch: DocumentBatch) -> Future:
-    """Start the work. A process that this starts inherits the mask: Ctrl-C goes to all, but the main process alone answers."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(prepare_in_worker, batch)
+        os.makedirs(folder.root, exist_ok=True)
+        descriptor = os.open(folder.root, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be used as a folder ({error.strerror}). Choose another --output.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: another `albert prepare` is at work on it. Wait for it, or choose another --output.") from error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-_preparer: BatchPreparer | None = None
-"""One per worker process, set as it starts."""
-
-
-def start_worker(options: PrepareOptions) -> None:
-    global _preparer
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    _preparer = BatchPreparer(options)
-
-
-def end_with_parent() -> None:
-    """A worker whose parent was killed would otherwise wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def prepare_in_worker(batch: DocumentBatch) -> PreparedBatch:
-    assert _preparer is not None
-    return _preparer.prepare(batch)
+        os.close(descriptor)
+        if not os.listdir(folder.root):
+            os.rmdir(folder.root)

@@ -1,7 +1,7 @@
 """Keyed streams of random numbers, compiled: the same key gives the same numbers on any machine, worker or numpy.
 
-In: the words of a key (seed, purpose, copy, document). Out: a state, and draws from it. No global state: what a document
-gets depends on nothing but its key, so pairs and masks do not disturb each other and work can be cut anywhere.
+In: the words of a key (seed, purpose, and mostly copy and document). Out: a state, and draws from it. No global state: what a
+document gets depends on nothing but its key, so pairs and masks do not disturb each other and work can be cut anywhere.
 
 SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17; it passes BigCrush.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.compiled import compiled
 
-PAIRS, MASKS, VALIDATION = 1, 2, 3
+PAIRS, MASKS, VALIDATION, SHUFFLE, MIXING = 1, 2, 3, 4, 5
 """Purposes: each has streams of its own."""
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -20,10 +20,10 @@ S11, S27, S30, S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 
 
 @compiled
-def start(seed, purpose, copy, input_index, offset):
+def start(seed, purpose, copy, input_index, offset, section):
     """State of the stream with this key: uint64 array of length 1. Arguments: integers >= 0."""
     state = np.zeros(1, np.uint64)
-    for word in (seed, purpose, copy, input_index, offset):
+    for word in (seed, purpose, copy, input_index, offset, section):
         state[0] = mix((state[0] + GOLDEN) ^ np.uint64(word))
     return state
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, write_json
 
-FORMAT_VERSION = 1
-"""Version of shards and manifest together. A reader accepts this one and the one before."""
+FORMAT_VERSION = 2
+"""Version of shards and manifest together. A reader accepts this one and the one before; 2 added shuffling and counts."""
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -76,12 +76,28 @@ class SplitCounts:
     """Rows with order label 0."""
     swapped_instances: int
     """Rows with order label 1. The other rows have none (-100)."""
+    unknown_pieces: int = 0
+    """Of text_pieces, those that are <unk>."""
+    shard_bytes: list[int] = dataclasses.field(default_factory=list)
+    """Size of each shard."""
+    nearly_empty_instances: int = 0
+    """Rows that fill less than a sixteenth of max_seq_length."""
     shards: list[str]
     """File names in the data folder, in row order."""
     shard_rows: list[int]
     """Rows of each shard."""
     shard_sha256: list[str]
     """Hex SHA-256 of each shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCounts:
+    """What came from one source, train and validation together, before copies."""
+
+    documents: int
+    text_pieces: int
+    repeats: float = 1.0
+    """Times its documents are taken into training, on average: `--weights` makes some sources more or less frequent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +117,22 @@ class Manifest:
     """Words of the text that looked like a special token and were encoded with their brackets apart."""
     splits: dict[str, SplitCounts]
     """"train", and "validation" unless `validation_fraction` is 0."""
+    sources: dict[str, SourceCounts] = dataclasses.field(default_factory=dict)
+    """By the label of `--input LABEL=PATH`; "" where there is none."""
+    duplicate_documents: int = 0
+    """Documents whose whole text is that of an earlier one, after de-duplication where it was asked for."""
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Documents that a quality step left out, by step."""
+    changed: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Documents that a quality step changed, by step."""
+    num_letters: int = 0
+    """Letters and marks of the text."""
+    num_vanished: int = 0
+    """Of num_letters, those that normalisation took away."""
+    num_faults: int = 0
+    """Inputs, lines and records that could not be read and were left out (`--on_error skip`)."""
+    faults: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    """The first hundred of them: `location`, `reason`."""
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -112,22 +144,39 @@ def read_manifest(folder: Path) -> Manifest:
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         raise UserError(f"{path}: not found, so {folder} is no data folder. Make one with `albert prepare --output {folder}`.")
-    again = f"Run `albert prepare --output {folder}` again."
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    manifest = parse_manifest(content, path)
+    missing = [name for counts in manifest.splits.values() for name in counts.shards if not (path.parent / name).is_file()]
+    if missing or "train" not in manifest.splits:
+        raise UserError(
+            f"{path}: expected the shards it names, but missing: {', '.join(missing) or 'a train split'}. "
+            f"Run `albert prepare --output {folder}` again."
+        )
+    return manifest
+
+
+def parse_manifest(content: bytes, path: object) -> Manifest:
+    """The manifest in the file's bytes. path: for messages.
+
+    Raises:
+        UserError: it is damaged, or of an unknown format version.
+    """
+    again = "Run `albert prepare` again."
+    try:
+        fields = json.loads(content)
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected the manifest of a data folder, but it cannot be read ({error!r}). {again}") from error
     check_format_version(path, version, FORMAT_VERSION, again)
     try:
-        splits = {name: SplitCounts(**counts) for name, counts in content.pop("splits").items()}
-        manifest = Manifest(**content, splits=splits)
+        splits = {name: SplitCounts(**counts) for name, counts in fields.pop("splits").items()}
+        sources = {name: SourceCounts(**counts) for name, counts in fields.pop("sources", {}).items()}
+        return Manifest(**fields, splits=splits, sources=sources)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: the manifest is damaged ({error}). {again}") from error
-    missing = [name for counts in splits.values() for name in counts.shards if not (path.parent / name).is_file()]
-    if missing or "train" not in splits:
-        raise UserError(f"{path}: expected the shards it names, but missing: {', '.join(missing) or 'a train split'}. {again}")
-    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,11 +1,13 @@
 """Shared by all tests: no network, no wandb account, and a way to run the `albert` command as a user does."""
 
+import gzip
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from prepared import BUNDLED, options
 
 ROOT = Path(__file__).parent.parent
 ALBERT = Path(sys.executable).with_name("albert")
@@ -30,3 +32,32 @@ def albert():
         return finished
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """2,000 pieces of the bundled corpus."""
+    folder = tmp_path_factory.mktemp("prepare") / "tokenizer"
+    from tokenizer.options import TokenizerOptions
+    from tokenizer.train import train_tokenizer
+
+    train_tokenizer(TokenizerOptions(input=[str(BUNDLED)], output=folder, vocab_size=2000))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Twelve addresses, 40 lines of each."""
+    documents = gzip.decompress(BUNDLED.read_bytes()).decode().split("\n\n")[:12]
+    path = tmp_path_factory.mktemp("corpus") / "addresses.txt"
+    path.write_text("\n\n".join("\n".join(document.split("\n")[:40]) for document in documents) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, corpus, tokenizer):
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    from data_prep.prepare import prepare
+
+    prepare(options(corpus, tokenizer, folder))
+    return folder

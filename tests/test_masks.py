@@ -8,11 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.masks import draw_ngram_length, mask, ngram_weights, prediction_counts
-from data_prep.pairs import A_BEGIN, A_END, B_BEGIN, B_END, LABEL, SOP, cut_units, pair
+from data_prep.pairs import A_BEGIN, A_END, B_BEGIN, B_END, SOP, cut_units, lay_out, pair
 from data_prep.random_streams import MASKS, start
+from data_prep.words import LETTER, word_starts
 from tokenizer.special_tokens import CLS_ID, FIRST_ORDINARY_ID, MASK_ID, SEP_ID
 
 VOCAB_SIZE = 500
+
+SINGLE = np.zeros((0, 3), np.uint8)
+"""Classes of pieces under which each piece is a word."""
+
+MIXED = np.full((VOCAB_SIZE, 3), LETTER, np.uint8)
+MIXED[:, 0] = np.random.default_rng(0).random(VOCAB_SIZE) < 0.6
+"""Three pieces in five begin with a space, the others go on with the word before."""
 
 
 def five_sigma(share, number):
@@ -31,15 +39,21 @@ def table_of(segments):
 
 
 def identities_of(number):
-    return np.stack([np.zeros(number, np.int64), np.arange(number)], axis=1)
+    return np.stack([np.zeros(number, np.int64), np.arange(number), np.zeros(number, np.int64)], axis=1)
 
 
-def rows_of(rows):
-    """(input_ids, segment_b_start, positions, labels) of each row."""
-    for number in range(len(rows.row_starts) - 1):
-        ids = rows.input_ids[rows.row_starts[number] : rows.row_starts[number + 1]]
-        chosen = slice(rows.position_starts[number], rows.position_starts[number + 1])
-        yield ids, rows.segment_b_starts[number], rows.positions[chosen], rows.labels[chosen]
+def masked(pieces, table, counts, max_ngram, *, classes=SINGLE, seed=0, stream=(0, 0)):
+    """(input_ids, segment_b_start, positions, labels) of each row of the table."""
+    ids, row_starts, segment_b_starts = lay_out(pieces.astype(np.uint16), table)
+    weights = ngram_weights(max_ngram)
+    targets = mask(ids, row_starts, segment_b_starts, stream, seed, classes, counts, weights, VOCAB_SIZE)
+    assert len(targets.position_starts) == len(table) + 1
+    rows = []
+    for number in range(len(table)):
+        chosen = slice(targets.position_starts[number], targets.position_starts[number + 1])
+        row_ids = ids[row_starts[number] : row_starts[number + 1]]
+        rows.append((row_ids, segment_b_starts[number], targets.positions[chosen].astype(np.int64), targets.labels[chosen]))
+    return rows
 
 
 @given(
@@ -57,17 +71,16 @@ def test_rows_restore_to_the_text_and_cover_whole_words_within_the_budget(length
     sentence_starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     document_starts = np.concatenate([[0], np.cumsum([len(document) for document in lengths])]).astype(np.int64)
     pieces = random.integers(FIRST_ORDINARY_ID, VOCAB_SIZE, sentence_starts[-1]).astype(np.int32)
-    starts_word = random.random(len(pieces)) < 0.6
-    starts_word[sentence_starts[:-1]] = True
+    starts_word = word_starts(pieces, sentence_starts[:-1], MIXED)
     identities = identities_of(len(lengths))
     units, first_units = cut_units(sentence_starts, document_starts, starts_word, max_length - 3)
-    table = pair(units, first_units, identities, seed, 2, max_length - 3, 0.1, SOP)
+    copies = np.full(len(lengths), 2)
+    table = pair(units, first_units, identities, seed, copies, max_length - 3, 0.1, SOP)
     counts = prediction_counts(max_length, ratio, most)
-    rows = mask(pieces, starts_word, table, identities, seed, counts, ngram_weights(max_ngram), VOCAB_SIZE)
-    assert len(rows.row_starts) == len(table) + 1
-    for (ids, b_start, positions, labels), row in zip(rows_of(rows), table, strict=True):
+    rows = masked(pieces, table, counts, max_ngram, classes=MIXED, seed=seed)
+    for (ids, b_start, positions, labels), row in zip(rows, table, strict=True):
         a, b = pieces[row[A_BEGIN] : row[A_END]], pieces[row[B_BEGIN] : row[B_END]]
-        word_a, word_b = starts_word[row[A_BEGIN] : row[A_END]].copy(), starts_word[row[B_BEGIN] : row[B_END]].copy()
+        word_a, word_b = MIXED[a, 0] == 1, MIXED[b, 0] == 1
         expected = [CLS_ID, *a, SEP_ID, *b, SEP_ID] if len(b) else [CLS_ID, *a, SEP_ID]
         assert b_start == (len(a) + 2 if len(b) else 0)
         restored = ids.copy()
@@ -79,6 +92,7 @@ def test_rows_restore_to_the_text_and_cover_whole_words_within_the_budget(length
         assert (np.diff(positions) > 0).all()
 
         word_a[0] = True
+        word_b[:1] = True
         starts = [True, *word_a, True, *word_b, True] if len(b) else [True, *word_a, True]
         words = np.cumsum(starts)
         covered = np.isin(np.arange(len(ids)), positions)
@@ -98,16 +112,15 @@ def test_single_pieces_fill_the_number_of_the_formula_exactly():
     table = table_of([(length - 2, 0) for length in lengths])
     pieces = np.full(table[-1, A_END], 7, np.int32)
     counts = prediction_counts(512, 0.15, 77)
-    rows = mask(pieces, np.ones(len(pieces), bool), table, identities_of(len(table)), 0, counts, ngram_weights(1), VOCAB_SIZE)
-    masked = np.diff(rows.position_starts)
-    assert masked.tolist() == [min(77, max(1, round(0.15 * length))) for length in lengths]
-    assert masked[-1] == 77
+    num_masked = [len(positions) for _, _, positions, _ in masked(pieces, table, counts, 1)]
+    assert num_masked == [min(77, max(1, round(0.15 * length))) for length in lengths]
+    assert num_masked[-1] == 77
     assert prediction_counts(128, 0.15, 20)[[1, 10, 30, 128]].tolist() == [1, 2, 4, 19]  # 1.5 -> 2 and 4.5 -> 4: half to even
 
 
 @pytest.mark.parametrize(("max_ngram", "shares"), [(3, [6 / 11, 3 / 11, 2 / 11]), (2, [2 / 3, 1 / 3]), (1, [1.0])])
 def test_ngram_lengths_are_drawn_by_one_over_n(max_ngram, shares):
-    state = start(0, MASKS, 0, 0, 0)
+    state = start(0, MASKS, 0, 0, 0, 0)
     weights = ngram_weights(3)
     draws = np.array([draw_ngram_length(state, weights, max_ngram) for _ in range(60_000)])
     assert draws.min() >= 1
@@ -122,9 +135,9 @@ def masked_once(segments, num_rows, num_predictions, max_ngram):
     pieces = np.full(table[-1, B_END], 7, np.int32)
     length = sum(segments) + 3
     counts = np.full(length + 1, num_predictions)
-    rows = mask(pieces, np.ones(len(pieces), bool), table, identities_of(num_rows), 1, counts, ngram_weights(max_ngram), VOCAB_SIZE)
     covered = np.zeros((num_rows, length), bool)
-    covered[np.repeat(np.arange(num_rows), np.diff(rows.position_starts)), rows.positions] = True
+    for number, (_, _, positions, _) in enumerate(masked(pieces, table, counts, max_ngram, seed=1)):
+        covered[number, positions] = True
     return covered
 
 
@@ -160,9 +173,7 @@ def test_pieces_are_masked_randomised_and_kept_80_10_10_and_random_ones_are_ordi
     table = table_of([(size, 0)] * num_rows)
     pieces = np.full(table[-1, A_END], 7, np.int32)
     counts = prediction_counts(512, 0.15, 77)
-    starts_word = np.ones(len(pieces), bool)
-    rows = mask(pieces, starts_word, table, identities_of(num_rows), 0, counts, ngram_weights(3), VOCAB_SIZE)
-    shown = np.concatenate([ids[positions] for ids, _, positions, _ in rows_of(rows)])
+    shown = np.concatenate([ids[positions] for ids, _, positions, _ in masked(pieces, table, counts, 3)]).astype(np.int64)
     assert len(shown) > 150_000
     chance = 0.1 / (VOCAB_SIZE - FIRST_ORDINARY_ID)  # A random piece may be the piece itself.
     assert abs(np.mean(shown == MASK_ID) - 0.8) < five_sigma(0.8, len(shown))
@@ -184,18 +195,15 @@ def test_every_word_is_masked_about_equally_often():
     assert shares.min() > 0.08
 
 
-def test_masks_depend_on_seed_copy_and_document_alone():
+def test_masks_depend_on_seed_split_and_number_of_the_row_alone():
     table = table_of([(20, 20)] * 3)
-    pieces = np.arange(120, dtype=np.int32) + FIRST_ORDINARY_ID
-    starts_word = np.ones(120, bool)
-    counts, weights = prediction_counts(64, 0.15, 10), ngram_weights(3)
+    pieces = np.arange(120) + FIRST_ORDINARY_ID
+    counts = prediction_counts(64, 0.15, 10)
 
-    def positions(table, seed=0):
-        rows = mask(pieces, starts_word, table, identities_of(3), seed, counts, weights, VOCAB_SIZE)
-        return [row[2].tolist() for row in rows_of(rows)]
+    def positions(table, **where):
+        return [row[2].tolist() for row in masked(pieces, table, counts, 3, **where)]
 
-    assert positions(table)[2] == positions(table[2:])[0]
+    assert positions(table)[2] == positions(table[2:], stream=(0, 2))[0]
     assert positions(table) != positions(table, seed=1)
-    other_copy = table.copy()
-    other_copy[:, LABEL + 2] = 1
-    assert positions(table) != positions(other_copy)
+    assert positions(table) != positions(table, stream=(1, 0))
+    assert positions(table) == positions(table[::-1])

@@ -25,13 +25,16 @@ from data_prep.pairs import (
     OBJECTIVES,
     SOP,
     cut_units,
+    lay_out,
     pair,
+    row_keys,
 )
 from data_prep.random_streams import MASKS, PAIRS, below, next_u64, start, uniform
 from data_prep.sentences import LONG, split
 from data_prep.words import piece_classes, word_starts
 from tokenizer.corpus import Document, read_documents
 from tokenizer.errors import UserError
+from tokenizer.special_tokens import CLS_ID, SEP_ID
 
 BUNDLED = "data_prep/bundled/sotu_1961_2026.txt.gz"
 
@@ -46,14 +49,15 @@ def make_documents(lengths, seed=0, word_start_share=0.6):
     document_starts = np.concatenate([[0], np.cumsum([len(document) for document in lengths])]).astype(np.int64)
     starts_word = np.random.default_rng(seed).random(sentence_starts[-1]) < word_start_share
     starts_word[sentence_starts[:-1]] = True
-    identities = np.stack([np.zeros(len(lengths), np.int64), 100 * np.arange(len(lengths))], axis=1)
+    zeros = np.zeros(len(lengths), np.int64)
+    identities = np.stack([zeros, 100 * np.arange(len(lengths)), zeros], axis=1)
     return sentence_starts, document_starts, starts_word, identities
 
 
 def pair_up(lengths, budget, objective=SOP, *, seed=0, copies=1, short=0.1):
     sentence_starts, document_starts, starts_word, identities = make_documents(lengths, seed)
     units, first_units = cut_units(sentence_starts, document_starts, starts_word, budget)
-    return units, pair(units, first_units, identities, seed, copies, budget, short, objective)
+    return units, pair(units, first_units, identities, seed, np.full(len(lengths), copies), budget, short, objective)
 
 
 def five_sigma(share, number):
@@ -155,6 +159,41 @@ def test_next_sentence_pairs_of_a_lone_document_carry_no_random_label():
     assert set(table[:, LABEL].tolist()) == {0, -100}
 
 
+def test_next_sentence_pairs_take_nothing_from_another_section_of_the_same_document():
+    sentence_starts, document_starts, starts_word, identities = make_documents([[5] * 40] * 3)
+    identities[:2] = [(0, 7, 0), (0, 7, 1)]
+    units, first_units = cut_units(sentence_starts, document_starts, starts_word, 20)
+    table = pair(units, first_units, identities, 0, np.full(3, 40), 20, 0.1, NSP)
+    borrowed = table[(table[:, LABEL] == 1) & (table[:, DOCUMENT] < 2)]
+    assert len(borrowed) > 100
+    assert (borrowed[:, B_BEGIN] >= 400).all()
+
+
+def test_rows_are_laid_out_with_their_separators():
+    _, table = pair_up([[3, 9, 4, 12, 7] * 5, [6, 2, 8] * 9, [30]], 25, copies=2)
+    pieces = np.arange(175 + 144 + 30, dtype=np.uint32) + 1000
+    ids, row_starts, b_starts = lay_out(pieces, table)
+    assert ids.dtype == np.uint32
+    assert 0 in b_starts
+    for number, row in enumerate(table):
+        a, b = pieces[row[A_BEGIN] : row[A_END]].tolist(), pieces[row[B_BEGIN] : row[B_END]].tolist()
+        assert ids[row_starts[number] : row_starts[number + 1]].tolist() == [CLS_ID, *a, SEP_ID, *([*b, SEP_ID] if b else [])]
+        assert b_starts[number] == (len(a) + 2 if b else 0)
+
+
+def test_keys_are_uniform_and_those_of_a_document_do_not_depend_on_its_neighbours():
+    *_, identities = make_documents([[5] * 400] * 20)
+    _, table = pair_up([[5] * 400] * 20, 40, copies=10)
+    keys = row_keys(table, identities, 3)
+    assert len(set(keys.tolist())) == len(table)
+    place = np.sort(keys) / 2.0**64
+    # Kolmogorov and Smirnov: at most 1.95 / sqrt(n) but for one in a thousand
+    assert np.abs(place - np.arange(len(place)) / len(place)).max() < 1.95 / np.sqrt(len(place))
+    alone = table[table[:, DOCUMENT] == 7]
+    np.testing.assert_array_equal(row_keys(alone, identities, 3), keys[table[:, DOCUMENT] == 7])
+    assert not np.isin(row_keys(table, identities, 4), keys).any()
+
+
 def test_half_of_the_next_sentence_pairs_are_of_another_document():
     _, table = pair_up([[5] * 400] * 20, 40, NSP, copies=20, short=0.0)
     # A document's last sentence may be left alone, and then B is always another document's.
@@ -201,18 +240,19 @@ def test_random_streams_give_the_published_numbers_and_differ_by_every_word_of_t
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
     assert [next_u64(state) for _ in range(5)] == published
     keys = [
-        (0, PAIRS, 0, 0, 0),
-        (1, PAIRS, 0, 0, 0),
-        (0, MASKS, 0, 0, 0),
-        (0, PAIRS, 1, 0, 0),
-        (0, PAIRS, 0, 1, 0),
-        (0, PAIRS, 0, 0, 1),
+        (0, PAIRS, 0, 0, 0, 0),
+        (1, PAIRS, 0, 0, 0, 0),
+        (0, MASKS, 0, 0, 0, 0),
+        (0, PAIRS, 1, 0, 0, 0),
+        (0, PAIRS, 0, 1, 0, 0),
+        (0, PAIRS, 0, 0, 1, 0),
+        (0, PAIRS, 0, 0, 0, 1),
     ]
     assert len({int(next_u64(start(*key))) for key in keys}) == len(keys)
 
 
 def test_uniform_draws_are_uniform():
-    state = start(3, PAIRS, 0, 0, 0)
+    state = start(3, PAIRS, 0, 0, 0, 0)
     draws = np.array([below(state, 6) for _ in range(60_000)])
     assert all(abs(np.mean(draws == face) - 1 / 6) < five_sigma(1 / 6, len(draws)) for face in range(6))
     assert 0 <= min(uniform(state) for _ in range(1000)) < 0.02
@@ -229,8 +269,15 @@ def test_the_held_out_share_is_as_asked_and_never_empty():
         cutoff = find_cutoff(documents(7), seed, 1e-9)
         assert sum(lot(seed, 0, 1000 * index) < cutoff for index in range(7)) == 1
     assert find_cutoff(documents(7), 0, 0) == 0
-    with pytest.raises(UserError, match="1 document"):
+    with pytest.raises(UserError, match="too few documents"):
         find_cutoff(documents(1), 0, 0.01)
+
+
+def test_the_search_for_a_held_out_document_ends_with_the_first():
+    found = iter(documents(10_000))
+    assert find_cutoff(found, 5, 0.02) == 0.02
+    # 1 - 0.98 ** 1000 is 1 but for two in a billion
+    assert len(list(found)) > 9_000
 
 
 def test_sentences_keep_every_character_and_break_at_blank_lines():

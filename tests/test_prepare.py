@@ -2,85 +2,32 @@
 
 import dataclasses
 import errno
-import gzip
 import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+from prepared import BUNDLED, hashes, options, read, restored
 
 from data_prep.options import PrepareOptions
 from data_prep.prepare import prepare
 from data_prep.schema import ROWS_PER_BATCH, manifest_sha256, read_manifest, shard_schema
 from data_prep.sentences import split
-from data_prep.shards import ShardWriter
+from pretrain.data import open_split
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import replace_folder
-from tokenizer.options import TokenizerOptions
-from tokenizer.special_tokens import CLS_ID, MASK_ID, SEP_ID
-from tokenizer.train import train_tokenizer
+from tokenizer.special_tokens import CLS_ID, MASK_ID, SEP_ID, UNK_ID
 
 ROOT = Path(__file__).parent.parent
-BUNDLED = ROOT / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prepare") / "tokenizer"
-    train_tokenizer(TokenizerOptions(input=[str(BUNDLED)], output=folder, vocab_size=2000))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
-    """Twelve addresses, 40 lines of each."""
-    documents = gzip.decompress(BUNDLED.read_bytes()).decode().split("\n\n")[:12]
-    path = tmp_path_factory.mktemp("corpus") / "addresses.txt"
-    path.write_text("\n\n".join("\n".join(document.split("\n")[:40]) for document in documents) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory, corpus, tokenizer):
-    folder = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(options(corpus, tokenizer, folder))
-    return folder
-
-
-def options(corpus, tokenizer, output, **changes):
-    defaults = {"max_seq_length": 64, "dupe_factor": 3}
-    return PrepareOptions(input=[str(corpus)], tokenizer=tokenizer, output=output, **defaults | changes)
-
-
-def read(folder, name="train"):
-    """All rows of a split, as a table."""
-    return pa.concat_tables(pa.ipc.open_stream(folder / shard).read_all() for shard in read_manifest(folder).splits[name].shards)
-
-
-def restored(table):
-    """The rows with their original pieces, as lists."""
-    rows = []
-    columns = [table[name].to_pylist() for name in ("input_ids", "mlm_positions", "mlm_labels")]
-    for ids, positions, labels in zip(*columns, strict=True):
-        for position, label in zip(positions, labels, strict=True):
-            ids[position] = label
-        rows.append(ids)
-    return rows
-
-
-def hashes(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def test_datasets_opens_the_shards_and_columns_have_the_types_of_the_contract(data):
@@ -124,6 +71,16 @@ def test_the_manifest_counts_what_the_shards_hold(data, corpus, tokenizer):
         assert len(text) == counts.text_pieces * (3 if name == "train" else 1)
         share = np.unique(text, return_counts=True)[1] / len(text)
         assert counts.unigram_entropy == pytest.approx(-np.sum(share * np.log(share)), rel=1e-9)
+        assert counts.unknown_pieces * (3 if name == "train" else 1) == text.count(UNK_ID)
+        assert counts.nearly_empty_instances == sum(length < 4 for length in lengths)
+        assert counts.shard_bytes == [(data / shard).stat().st_size for shard in counts.shards]
+    everything = manifest.splits.values()
+    (source,) = manifest.sources.values()
+    assert source.documents == 12
+    assert source.text_pieces == sum(counts.text_pieces for counts in everything)
+    assert {path.name for path in data.iterdir()} == {
+        "plan.json", "manifest.json", "summary.json", "tokenizer", "train-00000.arrow", "validation-00000.arrow"
+    }  # fmt: skip
 
 
 def test_restored_rows_are_the_text_of_the_corpus(data, corpus, tokenizer):
@@ -205,20 +162,45 @@ def test_without_a_validation_fraction_there_is_no_validation_split(tmp_path, co
     assert not list((tmp_path / "data").glob("validation*"))
 
 
-def test_shards_end_at_their_size_and_hold_full_record_batches(tmp_path):
-    schema = shard_schema(2000)
-    row = {"input_ids": [2, 7, 3], "segment_b_start": 0, "mlm_positions": [1], "mlm_labels": [7], "sentence_order_label": -100}
-    writers = []
-    for name, sizes in (("a", [5000]), ("b", [1, 700, 2500, 1799])):
-        writer = ShardWriter(tmp_path, name, schema, shard_bytes=50_000)
-        for size in sizes:
-            writer.write(pa.Table.from_pylist([row] * size, schema=schema))
-        writer.close()
-        writers.append(writer)
-    assert writers[0].shard_sha256 == writers[1].shard_sha256
-    assert writers[0].shard_rows == [2048, 2048, 904]
-    batches = [pa.ipc.open_stream(tmp_path / shard).read_all().to_batches() for shard in writers[0].shards]
-    assert [[batch.num_rows for batch in shard] for shard in batches] == [[ROWS_PER_BATCH] * 2, [ROWS_PER_BATCH] * 2, [904]]
+def test_shards_are_even_and_hold_full_record_batches(tmp_path, tokenizer):
+    manifest = read_manifest_of(prepare(options(BUNDLED, tokenizer, tmp_path / "data", shard_size=200_000)), tmp_path / "data")
+    train = manifest.splits["train"]
+    assert len(train.shards) > 5
+    mean = sum(train.shard_bytes) / len(train.shards)
+    assert max(abs(size / mean - 1) for size in train.shard_bytes) < 0.1
+    assert 0.9 < mean / 200_000 < 1.1
+    assert max(train.shard_rows) - min(train.shard_rows) <= 1
+    for shard, rows in zip(train.shards, train.shard_rows, strict=True):
+        sizes = [batch.num_rows for batch in pa.ipc.open_stream(tmp_path / "data" / shard)]
+        assert sizes == [ROWS_PER_BATCH] * (rows // ROWS_PER_BATCH) + [rows % ROWS_PER_BATCH] * bool(rows % ROWS_PER_BATCH)
+
+
+def read_manifest_of(content, folder):
+    manifest = read_manifest(folder)
+    assert dataclasses.asdict(manifest) == content
+    return manifest
+
+
+def test_rows_are_shuffled_over_the_whole_split(data, corpus, tokenizer):
+    # Pieces that only one document has tell where its rows went; in a shuffled split they lie in every quarter.
+    encoder = Encoder(tokenizer)
+    longest = max(corpus.read_text(encoding="utf-8").split("\n\n"), key=len)
+    wanted = {ids.tobytes() for ids in encoder.encode(split(longest, language="en", presegmented=False)) if len(ids) > 20}
+    rows = [np.array(row, np.int32).tobytes() for row in restored(read(data))]
+    places = [number / len(rows) for number, row in enumerate(rows) if any(sentence in row for sentence in wanted)]
+    assert len(places) > 60
+    quarters = np.histogram(places, 4, (0, 1))[0] / len(places)
+    # five standard deviations of a quarter in so many draws
+    assert np.abs(quarters - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / len(places))
+
+
+def test_compressed_shards_hold_the_same_rows(tmp_path, corpus, tokenizer, data):
+    prepare(options(corpus, tokenizer, tmp_path / "zstd", compression="zstd"))
+    assert read(tmp_path / "zstd").equals(read(data))
+    assert (tmp_path / "zstd" / "train-00000.arrow").stat().st_size < 0.9 * (data / "train-00000.arrow").stat().st_size
+    packed, plain = (open_split(folder, read_manifest(folder), "train") for folder in (tmp_path / "zstd", data))
+    for row in (0, 1023, 1024, len(plain) - 1):
+        assert packed.row(row)["input_ids"].tolist() == plain.row(row)["input_ids"].tolist()
 
 
 GOLDEN_TEXT = """a cab fed a deaf bee. dad had a bad cafe! he bade me add.
@@ -233,17 +215,19 @@ def golden_options(tmp_path):
     path = tmp_path / "golden.txt"
     path.write_text(GOLDEN_TEXT, encoding="utf-8")
     return PrepareOptions(
-        input=[str(path)], tokenizer=GOLDEN / "tokenizer", output=tmp_path / "data", max_seq_length=48, dupe_factor=2
+        input=[str(path)], tokenizer=GOLDEN / "tokenizer", output=str(tmp_path / "data"), max_seq_length=48, dupe_factor=2
     )
 
 
-def test_the_golden_data_folder_of_format_version_1_still_opens():
-    manifest = read_manifest(GOLDEN / "shards")
-    assert manifest.format_version == 1
-    assert manifest.splits["train"].instances == read(GOLDEN / "shards").num_rows
+@pytest.mark.parametrize(("name", "version"), [("shards_1", 1), ("shards", 2)])
+def test_the_golden_data_folders_of_this_format_version_and_the_one_before_still_open(name, version):
+    manifest = read_manifest(GOLDEN / name)
+    assert manifest.format_version == version
+    assert manifest.splits["train"].instances == read(GOLDEN / name).num_rows
+    assert len(open_split(GOLDEN / name, manifest, "train")) == manifest.splits["train"].instances
     for counts in manifest.splits.values():
         for shard, digest in zip(counts.shards, counts.shard_sha256, strict=True):
-            assert hashlib.sha256((GOLDEN / "shards" / shard).read_bytes()).hexdigest() == digest
+            assert hashlib.sha256((GOLDEN / name / shard).read_bytes()).hexdigest() == digest
 
 
 def test_preparing_the_golden_text_gives_the_golden_rows(tmp_path):
@@ -251,13 +235,14 @@ def test_preparing_the_golden_text_gives_the_golden_rows(tmp_path):
     prepare(golden_options(tmp_path))
     for name in ("train", "validation"):
         assert read(tmp_path / "data", name).equals(read(GOLDEN / "shards", name))
+    assert read_manifest(tmp_path / "data") == read_manifest(GOLDEN / "shards")
 
 
 def test_all_bad_options_are_listed_in_one_error(tmp_path):
     bad = PrepareOptions(
         input=[],
         tokenizer=tmp_path,
-        output=tmp_path / "data",
+        output=str(tmp_path / "data"),
         max_seq_length=4,
         language="English",
         mask_ratio=0.9,
@@ -287,16 +272,24 @@ def test_the_tokenizer_folder_is_not_taken_for_an_earlier_output(tmp_path, corpu
     assert hashes(copy) == hashes(tokenizer)
 
 
-def test_bad_input_leaves_an_earlier_output_as_it_was(tmp_path, corpus, tokenizer):
-    prepare(options(corpus, tokenizer, tmp_path / "data"))
-    before = hashes(tmp_path / "data")
+def test_the_same_command_again_does_nothing_and_another_is_refused_by_the_name_of_the_option(tmp_path, corpus, tokenizer, capsys):
+    first = prepare(options(corpus, tokenizer, tmp_path / "data"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").glob("*.arrow")}
+    assert prepare(options(corpus, tokenizer, tmp_path / "data", workers=2)) == first
+    assert "already prepared" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--mask_ratio is 0\.2, there it is 0\.15") as caught:
+        prepare(options(corpus, tokenizer, tmp_path / "data", mask_ratio=0.2, seed=3))
+    assert "--seed is 3, there it is 0" in str(caught.value)
+    with pytest.raises(UserError, match=r"--input: .*sotu.* is not there"):
+        prepare(options(BUNDLED, tokenizer, tmp_path / "data"))
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").glob("*.arrow")}
+
+
+def test_bad_input_leaves_nothing_under_the_outputs_name(tmp_path, tokenizer):
     (tmp_path / "cut.txt.gz").write_bytes(BUNDLED.read_bytes()[:10_000])
     with pytest.raises(UserError, match=r"cut\.txt\.gz"):
         prepare(options(tmp_path / "cut.txt.gz", tokenizer, tmp_path / "data"))
-    assert hashes(tmp_path / "data") == before
-    prepare(options(corpus, tokenizer, tmp_path / "data", seed=3))
-    assert hashes(tmp_path / "data") != before
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "cut.txt.gz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"cut.txt.gz"}
 
 
 def test_one_document_cannot_be_both_trained_on_and_held_out(tmp_path, tokenizer):
@@ -309,7 +302,7 @@ def test_one_document_cannot_be_both_trained_on_and_held_out(tmp_path, tokenizer
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 9}, "reads 1 to 1"),
+        ({"format_version": 9}, "reads 1 to 2"),
         ({"format_version": "1"}, "format_version is '1'"),
         ({"splits": None}, "damaged"),
         ({"extra": 1}, "damaged"),
@@ -335,13 +328,12 @@ def test_a_missing_shard_is_named(tmp_path, data):
         read_manifest(copy)
 
 
-def test_an_output_that_is_a_link_stays_one_and_its_target_is_replaced(tmp_path):
+def test_an_output_that_is_a_link_stays_one_and_its_target_is_filled(tmp_path):
     (tmp_path / "disk" / "data").mkdir(parents=True)
     (tmp_path / "data").symlink_to(tmp_path / "disk" / "data")
-    for seed in (0, 1):
-        prepare(dataclasses.replace(golden_options(tmp_path), seed=seed))
+    prepare(golden_options(tmp_path))
     assert (tmp_path / "data").is_symlink()
-    assert read_manifest(tmp_path / "disk" / "data").seed == 1
+    assert read_manifest(tmp_path / "disk" / "data").seed == 0
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["data"]
 
 
@@ -357,8 +349,9 @@ def test_compiled_code_follows_a_change_in_another_file_and_needs_no_cache_folde
     for package in ("data_prep", "tokenizer"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
     code = (
-        "from data_prep.masks import shuffled; from data_prep.random_streams import start;"
-        "print(shuffled(start(0, 0, 0, 0, 0), 50).tolist(), sum(shuffled.stats.cache_hits.values()))"
+        "from data_prep.masks import draw_ngram_length as draw, ngram_weights; from data_prep.random_streams import start;"
+        "state, weights = start(0, 0, 0, 0, 0, 0), ngram_weights(9);"
+        "print([draw(state, weights, 9) for _ in range(50)], sum(draw.stats.cache_hits.values()))"
     )
 
     def shuffle(**environment):
@@ -377,36 +370,3 @@ def test_compiled_code_follows_a_change_in_another_file_and_needs_no_cache_folde
     cache.touch()
     other_order, _ = shuffle(HOME="/dev/null", XDG_CACHE_HOME="/dev/null")
     assert other_order == shuffle(NUMBA_DISABLE_CACHING="1")[0] != order
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker to kill in Linux's /proc")
-@pytest.mark.parametrize("killed", ["worker", "main"])
-def test_after_a_kill_nothing_stands_under_the_final_name_and_no_process_lingers(tmp_path, tokenizer, killed):
-    script = tmp_path / "script.py"
-    chosen = dataclasses.asdict(options(BUNDLED, tokenizer, tmp_path / "out" / "data", workers=2, dupe_factor=20))
-    script.write_text(
-        "from pathlib import Path, PosixPath\n"
-        "from data_prep.options import PrepareOptions\nfrom data_prep.prepare import prepare\n"
-        "from tokenizer.errors import UserError\n"
-        "if __name__ == '__main__':\n"
-        f"    try:\n        prepare(PrepareOptions(**{chosen!r}))\n"
-        "    except UserError as error:\n        print('USER ERROR', error)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
-    worker = None
-    while worker is None and process.poll() is None:
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                worker = int(child)
-        time.sleep(0.02)
-    assert worker is not None
-    os.kill(worker if killed == "worker" else process.pid, signal.SIGKILL)
-    printed, _ = process.communicate(timeout=60)  # ends when no process holds the pipe any more
-    left = [path.name for path in (tmp_path / "out").iterdir()]
-    if killed == "worker":
-        assert "USER ERROR A worker process died" in printed
-        assert left == []
-    else:
-        assert "data" not in left
-    assert not Path(f"/proc/{worker}/cmdline").exists() or not Path(f"/proc/{worker}/cmdline").read_bytes(), "gone, or a zombie"

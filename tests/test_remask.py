@@ -1,0 +1,64 @@
+"""`albert prepare --remask`: new masks over the pairs of a data folder."""
+
+import numpy as np
+import pytest
+from prepared import BUNDLED, hashes, options, read, restored
+
+from data_prep.options import PrepareOptions
+from data_prep.prepare import prepare
+from data_prep.schema import read_manifest
+from tokenizer.errors import UserError
+
+
+def remasked(data, output, **changes):
+    return prepare(PrepareOptions(remask=str(data), output=str(output), **changes))
+
+
+def test_the_same_masking_options_give_the_same_bytes(tmp_path, data):
+    manifest = remasked(data, tmp_path / "again")
+    shards = {name: digest for name, digest in hashes(data).items() if name.endswith(".arrow")}
+    assert {name: digest for name, digest in hashes(tmp_path / "again").items() if name.endswith(".arrow")} == shards
+    assert manifest["splits"] == {name: vars(counts) for name, counts in read_manifest(data).splits.items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 7}, {"mask_unit": "piece"}, {"mask_ratio": 0.3, "max_ngram": 5}, {"mask_unit": "word", "max_predictions": 3}],
+)
+def test_other_masks_are_those_of_a_preparation_with_the_same_options(tmp_path, corpus, tokenizer, data, changes):
+    manifest = remasked(data, tmp_path / "new", **changes)
+    for name in ("train", "validation"):
+        old, new = read(data, name), read(tmp_path / "new", name)
+        assert restored(old) == restored(new)
+        assert old["segment_b_start"].equals(new["segment_b_start"])
+        assert old["sentence_order_label"].equals(new["sentence_order_label"])
+        assert not old["mlm_positions"].equals(new["mlm_positions"])
+        assert manifest["splits"][name]["masked_pieces"] == sum(map(len, new["mlm_labels"].to_pylist()))
+    assert manifest["options"]["mask_seed"] == changes.get("seed", 0)
+    assert manifest["seed"] == 0
+    if "seed" not in changes:
+        prepare(options(corpus, tokenizer, tmp_path / "prepared", **changes))
+        assert read(tmp_path / "prepared").equals(read(tmp_path / "new"))
+
+
+def test_the_new_folder_is_whole_without_the_old_one(tmp_path, data):
+    remasked(data, tmp_path / "new", seed=1, compression="zstd", workers=2)
+    manifest = read_manifest(tmp_path / "new")
+    assert (tmp_path / "new" / "tokenizer" / "tokenizer.json").exists()
+    assert manifest.options["compression"] == "zstd"
+    share = manifest.splits["train"].masked_pieces / manifest.splits["train"].pieces
+    assert np.isclose(share, 0.15, atol=0.02)  # words that do not fit and rounding at length 64 take a little
+    (again,) = [remasked(data, tmp_path / "new", seed=1, compression="zstd")]
+    assert again["splits"]["train"]["shard_sha256"] == manifest.splits["train"].shard_sha256
+
+
+def test_what_cannot_be_remasked_is_refused(tmp_path, data):
+    with pytest.raises(UserError, match="no data folder"):
+        remasked(BUNDLED.parent, tmp_path / "new")
+    with pytest.raises(UserError, match="--dupe_factor is 3, but must be left out beside --remask"):
+        remasked(data, tmp_path / "new", dupe_factor=3)
+    with pytest.raises(UserError, match="holds something else, or other masks"):
+        remasked(data, data)
+    remasked(data, tmp_path / "new", seed=1)
+    with pytest.raises(UserError, match="other masks"):
+        remasked(data, tmp_path / "new", seed=2)
