@@ -26,6 +26,11 @@ VERBS = {
     "prepare": Verb(
         "turn raw text into Arrow shards of masked sentence pairs", "data_prep.options:PrepareOptions", "data_prep.prepare:prepare"
     ),
+    "inspect": Verb(
+        "show prepared data: instances in colour, numbers, warnings",
+        "data_prep.inspect_options:InspectOptions",
+        "data_prep.inspect:inspect",
+    ),
     "launch": Verb(
         "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.run:LaunchOptions", "launch.run:launch"
     ),
@@ -76,6 +81,8 @@ def usage() -> str:
 def parse(name: str, kind: type, arguments: list[str]) -> Any:
     """The options of a verb from its command line; help comes from the docstrings under the fields.
 
+    A field is `--name VALUE`, or with `field(metadata={"positional": True})` the bare value.
+
     Raises:
         UserError: an option is unknown, missing or of the wrong type.
     """
@@ -91,14 +98,14 @@ def parse(name: str, kind: type, arguments: list[str]) -> Any:
     for item in fields(kind):
         required = item.default is MISSING and item.default_factory is MISSING
         many = hints[item.name] == list[str]
-        default = {} if required else {"default": [] if many else item.default}
+        positional = item.metadata.get("positional", False)
+        more = {} if positional else {"required": True} if required else {"default": [] if many else item.default}
         parser.add_argument(
-            f"--{item.name}",
+            item.name if positional else f"--{item.name}",
             type=str if many else hints[item.name],
             nargs="+" if many else None,
-            required=required,
             help=help_of[item.name],
-            **default,
+            **more,
         )
     try:
         return kind(**vars(parser.parse_args(arguments)))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albert):
     output = albert("--help").stdout
-    assert re.findall(r"^  (\w+)  ", output, re.MULTILINE) == ["tokenizer", "prepare", "launch", "export"]
+    assert re.findall(r"^  (\w+)  ", output, re.MULTILINE) == ["tokenizer", "prepare", "inspect", "launch", "export"]
     code = "import runpy, sys; sys.argv = ['albert', '--help']\n"
     code += "try: runpy.run_path(%r, run_name='__main__')\nexcept SystemExit: pass\n"
     code += "heavy = ('torch', 'deepspeed', 'transformers', 'numba', 'pyarrow', 'jsonargparse')\n"
@@ -28,7 +28,7 @@ def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albe
     assert printed.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "launch", "export"])
+@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "inspect", "launch", "export"])
 def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(albert, verb):
     output = albert(verb, "--help").stdout
     code = f"import sys; sys.argv = ['albert', {verb!r}, '--help']; import runpy\n"
@@ -36,7 +36,7 @@ def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(al
     code += "print('torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "False"
-    assert "--output" in output
+    assert ("--html" if verb == "inspect" else "--output") in output
     options = re.findall(r"^  --(\w+)", output, re.MULTILINE)
     assert len(options) >= 3
     for option in options:
@@ -46,7 +46,7 @@ def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(al
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["lunch"], "there is no verb `lunch`; choose one of tokenizer, prepare, launch, export"),
+        (["lunch"], "there is no verb `lunch`; choose one of tokenizer, prepare, inspect, launch, export"),
         (["export", "--run", "x"], "required: output"),
         (["export", "--run", "x", "--output", "y", "--chekpoint", "last"], "--chekpoint"),
         (["tokenizer", "--input", "x", "--output", "y", "--vocab_size", "many"], "vocab_size"),
