@@ -39,6 +39,8 @@ class DataConfig:
     __pydantic_config__ = STRICT
     path: Path
     """Folder that `albert prepare` wrote; `albert launch --data` sets it."""
+    shuffle_window: Count = 8
+    """Shards whose rows are shuffled among each other; smaller where the disk seeks badly."""
 
 
 @dataclass(frozen=True, kw_only=True)

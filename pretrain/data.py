@@ -1,9 +1,10 @@
-"""Prepared shards in, micro-batches out: memory-mapped, shuffled by a keyed permutation, cut without changing the batch.
+"""Prepared shards in, micro-batches out: memory-mapped, opened as they are needed, cut without changing the batch.
 
-Sample number s of a run is row `permute(s mod N, N, key(seed, s div N))` of the training split. The order is a function of the seed
-and of the samples seen alone: no state to save, no file to read through on resume, the same for any number of ranks.
+Which row a sample is, is a function of the seed and of the samples seen alone (pretrain/sample_order.py): no state to save, no file
+to read through on resume, the same for any number of ranks.
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,36 +12,49 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data_prep.schema import Manifest
+from data_prep.schema import ROWS_PER_BATCH, Manifest, SplitCounts
 from pretrain.model import MicroBatch
 from tokenizer.errors import UserError
 from tokenizer.special_tokens import PAD_ID
 
-FEISTEL_ROUNDS = 6
+OPEN_SHARDS, DECODED_BATCHES = 64, 512
+"""Files, and record batches of ROWS_PER_BATCH rows, that are kept at hand; a decompressed one takes about a megabyte."""
+
+Views = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
 
 class Split:
-    """Rows of one split, memory-mapped; `len()` is the number of instances."""
+    """Rows of one split; `len()` is the number of instances."""
 
-    def __init__(self, folder: Path, shards: list[str]):
-        self.batches = [columns(batch) for shard in shards for batch in open_shard(folder / shard)]
-        self.first_row = np.cumsum([0] + [len(batch["segment_b_start"][0]) for batch in self.batches])
+    def __init__(self, folder: Path, counts: SplitCounts):
+        self.shard_rows = tuple(counts.shard_rows)
+        self._paths = [folder / shard for shard in counts.shards]
+        self._first_row = np.cumsum((0, *self.shard_rows))
+        self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(lambda shard: open_shard(self._paths[shard]))
+        self._decode = functools.lru_cache(maxsize=DECODED_BATCHES)(self._read_batch)
 
     def __len__(self) -> int:
-        return int(self.first_row[-1])
+        return int(self._first_row[-1])
 
     def row(self, index: int) -> dict[str, np.ndarray]:
-        """The columns of one instance as read-only views into the file: no copy."""
-        number = int(np.searchsorted(self.first_row, index, side="right")) - 1
-        offset = index - int(self.first_row[number])
+        """The columns of one instance as read-only views, without compression into the file itself: no copy."""
+        shard = int(np.searchsorted(self._first_row, index, side="right")) - 1
+        batch, offset = divmod(index - int(self._first_row[shard]), ROWS_PER_BATCH)
         return {
             name: values[offset] if offsets is None else values[offsets[offset] : offsets[offset + 1]]
-            for name, (values, offsets) in self.batches[number].items()
+            for name, (values, offsets) in self._decode(shard, batch).items()
         }
 
+    def _read_batch(self, shard: int, batch: int) -> Views:
+        schema, messages = self._open(shard)
+        try:
+            return columns(pa.ipc.read_record_batch(messages[batch], schema))
+        except (OSError, pa.ArrowException, IndexError) as error:
+            raise unreadable(self._paths[shard], error) from error
 
-def columns(batch: pa.RecordBatch) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """Zero-copy NumPy views of each column: values, and for lists the offsets (int32) of each row's values."""
+
+def columns(batch: pa.RecordBatch) -> Views:
+    """NumPy views of each column, zero-copy: values, and for lists the offsets (int32) of each row's values."""
     views = {}
     for name in batch.schema.names:
         column = batch.column(name)
@@ -55,65 +69,34 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> Split:
     """The split `train` or `validation` of a data folder.
 
     Raises:
-        UserError: a shard is missing, damaged, or the rows are not as many as the manifest says.
+        UserError: a shard is missing, of another size than the manifest says, or damaged.
     """
     counts = manifest.splits[split]
-    rows = Split(folder, counts.shards)
-    if len(rows) != counts.instances:
-        raise UserError(
-            f"{folder}: the manifest counts {counts.instances} {split} instances, the shards hold {len(rows)}. Prepare it again."
-        )
-    return rows
+    for number, (shard, num_rows) in enumerate(zip(counts.shards, counts.shard_rows, strict=True)):
+        path = folder / shard
+        if counts.shard_bytes and path.is_file() and path.stat().st_size == counts.shard_bytes[number]:
+            continue
+        _, messages = open_shard(path)
+        if len(messages) != -(-num_rows // ROWS_PER_BATCH) or counts.shard_bytes:
+            raise unreadable(path, f"expected {num_rows} rows, as the manifest says")
+    return Split(folder, counts)
 
 
-def open_shard(path: Path) -> list[pa.RecordBatch]:
-    """Memory-mapped record batches of an Arrow IPC stream."""
-    try:
-        with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:
-            return list(reader)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read as an Arrow stream ({error}). Prepare the data again.") from error
+def open_shard(path: Path) -> tuple[pa.Schema, list[pa.ipc.Message]]:
+    """Schema and record batches of a memory-mapped Arrow IPC stream; nothing is decoded yet.
 
-
-def sample_rows(samples: np.ndarray, num_rows: int, seed: int) -> np.ndarray:
-    """Rows (int64) of the samples (int64, counted from the start of the run): each epoch is a permutation of its own."""
-    epochs = samples // num_rows
-    rows = np.empty_like(samples)
-    for epoch in np.unique(epochs):
-        chosen = epochs == epoch
-        rows[chosen] = permute(samples[chosen] % num_rows, num_rows, key=mix(np.uint64(seed), np.uint64(epoch)))
-    return rows
-
-
-def permute(indices: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
-    """A keyed permutation of 0..size-1 at `indices` (int64): a balanced Feistel network, cycle-walked into the range.
-
-    Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002), section 5 and cycle walking.
+    Raises:
+        UserError: the file is missing, cut short or damaged.
     """
-    half_bits = np.uint64(max(1, (max(1, size - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half_bits)) - 1)
-    round_keys = [mix(key, np.uint64(number)) for number in range(FEISTEL_ROUNDS)]
-    walking = indices.astype(np.uint64)
-    outside = np.ones(len(walking), dtype=bool)
-    while outside.any():
-        left, right = walking[outside] >> half_bits, walking[outside] & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (mix(round_key, right) & mask)
-        walking[outside] = (left << half_bits) | right
-        outside = walking >= size
-    return walking.astype(np.int64)
+    try:
+        schema, *messages = pa.ipc.MessageReader.open_stream(pa.memory_map(str(path)))
+        return pa.ipc.read_schema(schema), messages
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise unreadable(path, error) from error
 
 
-def mix(a: np.uint64, b: np.ndarray | np.uint64) -> np.ndarray | np.uint64:
-    """A 64-bit hash of two numbers: splitmix64's finaliser (Steele et al. 2014) over each in turn."""
-    with np.errstate(over="ignore"):
-        x = a * np.uint64(0x9E3779B97F4A7C15)
-        for number in (np.uint64(0), b):
-            x = (x ^ number) + np.uint64(0x9E3779B97F4A7C15)
-            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            x = x ^ (x >> np.uint64(31))
-    return x
+def unreadable(path: Path, error: object) -> UserError:
+    return UserError(f"{path}: cannot be read as an Arrow stream ({error}). Prepare the data again.")
 
 
 def rank_slice(samples: np.ndarray, rank: int, world_size: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from pretrain.checkpoint import (
     step_of,
 )
 from pretrain.config import RunConfig, data_faults, load_config, to_plain
-from pretrain.data import Split, micro_batches, mix, open_split, rank_slice, sample_rows
+from pretrain.data import Split, micro_batches, open_split, rank_slice
 from pretrain.distributed import barrier, rank, sum_over_ranks, world_size
 from pretrain.engine import Engine, choose_device, start_deepspeed
 from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
@@ -34,6 +34,7 @@ from pretrain.metrics import MetricsLog, Throughput
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.report import Diagnosis, Preempted
+from pretrain.sample_order import mix, sample_rows
 from pretrain.schedule import lr_at
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
@@ -140,7 +141,7 @@ class Trainer:
         training = self.config.training
         samples = self.step * training.global_batch_size + np.arange(training.global_batch_size)
         mine = rank_slice(samples, rank(), world_size())
-        rows = sample_rows(mine, len(self.train_split), training.seed)
+        rows = sample_rows(mine, self.train_split.shard_rows, training.seed, self.config.data.shuffle_window)
         return list(micro_batches(self.train_split, rows, training.micro_batch_size))
 
     def forward_backward(self, batch: MicroBatch, masked: float, labelled: float) -> LossSums:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from synthetic import write_synthetic_data
 
 from data_prep.schema import read_manifest
-from pretrain.data import collate, micro_batches, mix, open_split, permute, rank_slice, sample_rows
+from pretrain.data import collate, micro_batches, open_split, rank_slice
+from pretrain.sample_order import mix, permute, sample_rows
 from tokenizer.errors import UserError
 from tokenizer.special_tokens import CLS_ID, SEP_ID
 
@@ -38,16 +39,39 @@ def test_permute_seeks_without_the_rest():
 
 def test_permutations_are_spread_and_differ_by_seed_and_epoch():
     size, samples = 4096, np.arange(8192)
-    rows = sample_rows(samples, size, seed=0)
+    rows = sample_rows(samples, (size,), seed=0, window=1)
     first, second = rows[:size], rows[size:]
     assert np.array_equal(np.sort(second), np.arange(size))
     # of 4,096 places about 1 keeps its row by chance; neighbours are not neighbours any more
     assert (first == second).sum() < 10
     assert (first == np.arange(size)).sum() < 10
-    assert (first == sample_rows(np.arange(size), size, seed=1)).sum() < 10
+    assert (first == sample_rows(np.arange(size), (size,), seed=1, window=1)).sum() < 10
     assert (np.abs(np.diff(first)) == 1).sum() < 20
     # rows seen in the first quarter lie in every quarter of the file as often: 1,024 draws, standard deviation below 14
     assert np.all(np.abs(np.bincount(first[:1024] // 1024, minlength=4) - 256) < 70)
+
+
+@settings(deadline=None)
+@given(shard_rows=st.lists(st.integers(1, 60), min_size=1, max_size=20), window=st.integers(1, 25), seed=st.integers(0, 2**63))
+def test_an_epoch_visits_each_row_once_a_window_of_shards_at_a_time(shard_rows, window, seed):
+    size, shard_rows = sum(shard_rows), tuple(shard_rows)
+    rows = sample_rows(np.arange(size), shard_rows, seed, window)
+    assert np.array_equal(np.sort(rows), np.arange(size))
+    shard_of = np.repeat(np.arange(len(shard_rows)), shard_rows)[rows]
+    first_seen = list(dict.fromkeys(shard_of.tolist()))
+    for begin in range(0, len(first_seen), window):  # all rows of a window's shards come before any other shard's
+        group = first_seen[begin : begin + window]
+        places = np.flatnonzero(np.isin(shard_of, group))
+        assert np.array_equal(places, np.arange(places[0], places[0] + sum(shard_rows[shard] for shard in group)))
+    someone = np.array([size // 2])
+    assert sample_rows(someone, shard_rows, seed, window)[0] == rows[size // 2]
+
+
+def test_a_billion_rows_need_no_list_of_them():
+    shard_rows = (200_000,) * 5_000
+    rows = sample_rows(np.array([0, 123_456_789, 999_999_999, 1_000_000_000]), shard_rows, seed=3, window=8)
+    assert len(set(rows.tolist())) == 4
+    assert rows.max() < 10**9
 
 
 def test_mix_depends_on_both_numbers():

@@ -20,9 +20,10 @@ from synthetic import VOCAB_SIZE, write_synthetic_data
 
 from data_prep.schema import read_manifest
 from pretrain.config import ModelConfig
-from pretrain.data import micro_batches, open_split, rank_slice, sample_rows
+from pretrain.data import micro_batches, open_split, rank_slice
 from pretrain.evaluate import batch_counts
 from pretrain.model import Albert
+from pretrain.sample_order import sample_rows
 
 STEPS = 10
 CONFIG = """
@@ -265,7 +266,7 @@ def uneven_seed(data: Path) -> int:
 
 
 def first_batch(split, seed: int, rank: int, num_ranks: int = 2):
-    rows = sample_rows(rank_slice(np.arange(8), rank, num_ranks), len(split), seed)
+    rows = sample_rows(rank_slice(np.arange(8), rank, num_ranks), split.shard_rows, seed, window=8)
     return list(micro_batches(split, rows, 8))
 
 
