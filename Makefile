@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORK ?= work
 
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test lint bench-prepare clean
 
 help:
 	@echo "make venv   the environment alone, in .venv"
 	@echo "make demo   raw text -> vocabulary -> data -> training -> export, on the bundled corpus (a few minutes on 2 cores)"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff"
+	@echo "make bench-prepare CORPUS=FILE   speed, memory and size of data preparation (benchmarks/prepare.md); without CORPUS, it is made first"
 	@echo "make clean  remove WORK (work/), not .venv"
 
 venv: .venv/installed
@@ -24,6 +25,10 @@ test: .venv/installed-test
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench-prepare: .venv/installed
+	$(if $(CORPUS),,$(BIN)/python -m benchmarks.corpora --output $(WORK)/corpora)
+	$(BIN)/python -m benchmarks.prepare --corpus $(or $(CORPUS),$(WORK)/corpora/english_pd.jsonl) --work $(WORK)/bench-prepare
 
 clean:
 	rm -rf $(WORK)
