@@ -112,7 +112,8 @@ def test_prepare_reads_from_s3_and_writes_to_it(server, tokenizer, tmp_path, cha
     server.mkdir(bucket)
     server.pipe(f"{bucket}/speeches/a.txt", text)
     (tmp_path / "a.txt").write_bytes(text)
-    chosen = {"tokenizer": tokenizer, "max_seq_length": 64, "dupe_factor": 1, "task_size": 1_000_000, "shard_size": 500_000} | changes
+    sizes = {"max_seq_length": 64, "dupe_factor": 1, "task_size": 1_000_000, "shard_size": 500_000}
+    chosen = {"tokenizer": tokenizer} | sizes | changes
     corpus, output = f"web=s3://{bucket}/speeches", f"s3://{bucket}/data"
     manifest = prepare(PrepareOptions(input=[corpus], output=output, **chosen))
     assert manifest == prepare(PrepareOptions(input=[f"web={tmp_path / 'a.txt'}"], output=str(tmp_path / "data"), **chosen))
