@@ -23,18 +23,31 @@ from tokenizer.special_tokens import FIRST_ORDINARY_ID, UNK_ID
 BATCH_CHARS = 1_000_000
 """A batch ends with the document that reaches this many characters."""
 
+COPIES_AT_ONCE = 10
+"""Rows of so many copies of a batch are in memory together: about 6 MB each."""
+
 
 class DocumentBatch(NamedTuple):
     split: str
     documents: list[Document]
 
 
-class PreparedBatch(NamedTuple):
-    rows: Rows
+class EncodedBatch(NamedTuple):
+    """Sentences as pieces, packed into units; what `BatchPreparer.pair_up` needs."""
+
+    pieces: np.ndarray
+    """uint16 or uint32 [pieces], end to end."""
+    units: np.ndarray
+    first_units: np.ndarray
+    """From `pairs.cut_units`."""
+    identities: np.ndarray
+    """int64 [documents, 3]: input index, offset, section."""
+    copies: np.ndarray
+    """int64 [documents]: times each is gone through."""
     counts: dict[str, int]
-    """Fields of schema.SplitCounts that add up over batches."""
+    """Fields of schema.SplitCounts that add up over batches, those of the text before copies."""
     piece_counts: np.ndarray
-    """int64 [vocabulary], pieces of the text before copies."""
+    """int64 [vocabulary]: pieces of the text before copies; a document that --weights repeats or leaves out counts accordingly."""
 
 
 def cut_batches(documents: Iterable[Document], seed: int, cutoff: float) -> Iterator[DocumentBatch]:
@@ -64,37 +77,48 @@ class BatchPreparer:
         self.budget = text_budget(options.max_seq_length, options.pair_objective)
         self.abbreviations = frozenset(read_abbreviations(options.abbreviations) if options.abbreviations else ())
 
-    def prepare(self, batch: DocumentBatch, repeats: float = 1.0) -> PreparedBatch:
-        """Text is split and encoded once for all copies. repeats: times a training document is taken, on average."""
-        options, seed = self.options, self.options.seed
+    def encode(self, batch: DocumentBatch, repeats: float = 1.0) -> EncodedBatch:
+        """Split and encode, once for all copies. repeats: times a training document is taken, on average."""
         pieces, sentence_starts, document_starts = self._encode(batch.documents)
         identities = np.array([(d.input_index, d.offset, d.section) for d in batch.documents], np.int64).reshape(-1, 3)
         starts = word_starts(pieces, sentence_starts[:-1], self.classes)
         units, first_units = cut_units(sentence_starts, document_starts, starts, self.budget)
-        copies = np.ones(len(batch.documents), np.int64)
+        taken = np.ones(len(batch.documents), np.int64)
         if batch.split == "train":
-            copies[:] = [options.dupe_factor * times(repeats, seed, *identity[:2]) for identity in identities]
-        objective = OBJECTIVES[options.pair_objective]
-        table = pair(units, first_units, identities, seed, copies, self.budget, options.short_seq_prob, objective)
-        ids, row_starts, segment_b_starts = lay_out(pieces.astype(self.piece_type), table)
-        lengths = np.diff(row_starts)
+            taken[:] = [times(repeats, self.options.seed, *identity[:2]) for identity in identities]
         counts = {
             "documents": sum(document.section == 0 for document in batch.documents),
+            "documents_taken": sum(
+                int(number) for number, document in zip(taken, batch.documents, strict=True) if not document.section
+            ),
             "sentences": len(sentence_starts) - 1,
             "cut_sentences": int(np.sum(np.diff(sentence_starts) > self.budget)),
             "text_pieces": len(pieces),
             "unknown_pieces": int(np.sum(pieces == UNK_ID)),
-            "instances": len(table),
-            "pieces": len(ids),
-            "one_sentence_instances": int(np.sum(table[:, NUM_UNITS] == 1)),
-            "nearly_empty_instances": int(np.sum(lengths < options.max_seq_length / 16)),
-            "in_order_instances": int(np.sum(table[:, LABEL] == 0)),
-            "swapped_instances": int(np.sum(table[:, LABEL] == 1)),
         }
-        piece_counts = np.bincount(pieces, minlength=self.encoder.vocab_size)
-        labels = table[:, LABEL].astype(np.int8)
-        rows = Rows(row_keys(table, identities, seed), ids, row_starts, segment_b_starts, labels)
-        return PreparedBatch(rows, counts, piece_counts)
+        weights = np.repeat(taken, np.diff(sentence_starts[document_starts]))
+        piece_counts = np.bincount(pieces, weights, self.encoder.vocab_size).astype(np.int64)
+        copies = taken * (self.options.dupe_factor if batch.split == "train" else 1)
+        return EncodedBatch(pieces.astype(self.piece_type), units, first_units, identities, copies, counts, piece_counts)
+
+    def pair_up(self, batch: EncodedBatch) -> Iterator[tuple[Rows, dict[str, int]]]:
+        """Rows of some copies at a time, with the fields of schema.SplitCounts that are sums over rows."""
+        options, seed = self.options, self.options.seed
+        for first in range(0, int(batch.copies.max(initial=0)), COPIES_AT_ONCE):
+            copies = np.stack([np.minimum(batch.copies, first), np.minimum(batch.copies, first + COPIES_AT_ONCE)], axis=1)
+            arguments = (seed, copies, self.budget, options.short_seq_prob, OBJECTIVES[options.pair_objective])
+            table = pair(batch.units, batch.first_units, batch.identities, *arguments)
+            ids, row_starts, segment_b_starts = lay_out(batch.pieces, table)
+            keys = row_keys(table, batch.identities, seed)
+            counts = {
+                "instances": len(table),
+                "pieces": len(ids),
+                "one_sentence_instances": int(np.sum(table[:, NUM_UNITS] == 1)),
+                "nearly_empty_instances": int(np.sum(np.diff(row_starts) < options.max_seq_length / 16)),
+                "in_order_instances": int(np.sum(table[:, LABEL] == 0)),
+                "swapped_instances": int(np.sum(table[:, LABEL] == 1)),
+            }
+            yield Rows(keys, ids, row_starts, segment_b_starts, table[:, LABEL].astype(np.int8)), counts
 
     def _encode(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pieces end to end (int32), starts of sentences in them, starts of documents in the sentences (int64, with ends)."""

@@ -1,5 +1,6 @@
 """A plan and the number of a task in, the documents of that task out: read, filtered, without duplicates."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ class Reading:
 
     faults: Faults
     dropped: Counter[str] = field(default_factory=Counter)
-    """Documents that a quality step left out, by step."""
+    """Documents that a quality step left out, by step; each section of a long one counts."""
     changed: Counter[str] = field(default_factory=Counter)
     """Documents that a quality step changed, by step."""
 
@@ -28,8 +29,9 @@ class Reading:
 def read_filtered(plan: Plan, task: int, reading: Reading | None = None) -> Iterator[Document]:
     """The documents of one task that pass the filters; those that only de-duplication will leave out are among them."""
     reading = reading or Reading(faults=Faults(plan.options.on_error))
-    documents = read_range(plan.inputs, plan.ranges[task], text_field=plan.options.text_field, faults=reading.faults)
-    yield from filter_documents(documents, plan.options, reading.dropped, reading.changed)
+    field, faults = plan.options.text_field, reading.faults
+    ranges = (read_range(plan.inputs, part, text_field=field, faults=faults) for part in plan.tasks[task])
+    yield from filter_documents(itertools.chain.from_iterable(ranges), plan.options, reading.dropped, reading.changed)
 
 
 def read_kept(plan: Plan, folder: Folder, task: int, reading: Reading | None = None) -> Iterator[Document]:

@@ -1,6 +1,7 @@
 """The first stage: each task reads its part of the corpus and leaves unmasked rows in buckets, with its counts."""
 
 import functools
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,91 +13,84 @@ from data_prep.batches import BatchPreparer, cut_batches
 from data_prep.documents import PARTS, Reading, read_kept
 from data_prep.folder import Folder
 from data_prep.mixing import read_repeats
-from data_prep.plan import read_plan
-from data_prep.rows import PartWriter, Segment
+from data_prep.plan import Plan, check_inputs, read_plan
+from data_prep.rows import PartWriter
 from data_prep.schema import shard_schema
 from tokenizer.corpus import Document, Faults
+from tokenizer.errors import UserError
 
 ENCODER_COUNTS = ("num_guarded_words", "num_letters", "num_vanished")
 """Counts that an Encoder keeps, and that a task takes the difference of."""
 
 
+def part_name(task: int) -> str:
+    """Of the rows of a task; its other files have this name and an ending."""
+    return f"{PARTS}/encode/{task:05d}"
+
+
 @functools.lru_cache(maxsize=1)
 def preparer_of(url: str, key: str) -> BatchPreparer:
-    """One for all tasks of a process: loading a tokenizer takes a second."""
-    return BatchPreparer(read_plan(url, key).options)
+    """One for all tasks of a process: loading a tokenizer takes a second.
+
+    Raises:
+        UserError: the tokenizer is not the one of the plan.
+    """
+    plan = read_plan(url, key)
+    preparer = BatchPreparer(plan.options)
+    check_tokenizer(plan, preparer.encoder.sha256)
+    return preparer
+
+
+def check_tokenizer(plan: Plan, sha256: str) -> None:
+    """Raise a UserError unless the tokenizer is still the one of the plan."""
+    if sha256 != plan.tokenizer_sha256:
+        raise UserError(f"--tokenizer {plan.options.tokenizer}: was changed since the plan was made. Put it back, or begin anew.")
 
 
 def encode_task(url: str, key: str, task: int) -> None:
-    """Write parts/encode/TASK.arrow (rows), .pieces.arrow, .texts.arrow, and .json (counts and segments), the last.
+    """Write the rows by bucket, their index, counts of pieces, hashes of texts, and the counts (.json), which come last.
 
     url: of the data folder, which holds plan.json. key: from `plan_key`.
     """
     folder, plan, preparer = Folder(url), read_plan(url, key), preparer_of(url, key)
+    check_inputs(plan, task)
     encoder = preparer.encoder
     reading = Reading(faults=Faults(plan.options.on_error))
-    label = plan.inputs[plan.ranges[task].input_index].label
-    repeats = read_repeats(plan, folder).get(label, 1.0)
+    repeats = read_repeats(url, key).get(plan.label(task), 1.0)
     counts = {split: Counter() for split in plan.num_buckets}
     piece_counts = {split: np.zeros(plan.vocab_size, np.int64) for split in plan.num_buckets}
-    texts: list[int] = []
+    texts = array("Q")
     before = {count: getattr(encoder, count) for count in ENCODER_COUNTS}
-    name = f"{PARTS}/encode/{task:05d}"
+    name = part_name(task)
 
     def hashed(documents: Iterator[Document]) -> Iterator[Document]:
         for document in documents:
             texts.append(xxhash.xxh3_64_intdigest(document.text.encode()))
             yield document
 
-    with folder.write(f"{name}.arrow") as path:
+    with folder.write(name) as path:
         writer = PartWriter(path, shard_schema(plan.vocab_size).field("input_ids").type.value_type, plan.num_buckets)
-        documents = hashed(read_kept(plan, folder, task, reading))
-        for batch in cut_batches(documents, plan.options.seed, plan.cutoff):
-            prepared = preparer.prepare(batch, repeats)
-            writer.add(batch.split, prepared.rows)
-            counts[batch.split].update(prepared.counts)
-            piece_counts[batch.split] += prepared.piece_counts
-        writer.close()
-    folder.write_table(f"{name}.pieces.arrow", pa.table(piece_counts))
-    folder.write_table(f"{name}.texts.arrow", pa.table({"hash": np.sort(np.array(texts, np.uint64))}))
+        for batch in cut_batches(hashed(read_kept(plan, folder, task, reading)), plan.options.seed, plan.cutoff):
+            encoded = preparer.encode(batch, repeats)
+            counts[batch.split].update(encoded.counts)
+            piece_counts[batch.split] += encoded.piece_counts
+            for rows, row_counts in preparer.pair_up(encoded):
+                writer.add(batch.split, rows)
+                counts[batch.split].update(row_counts)
+        index = writer.close()
+    with folder.write(f"{name}.index") as path:
+        path.write_bytes(index.tobytes())
+    used = np.flatnonzero(sum(piece_counts.values()))
+    folder.write_table(f"{name}.pieces.arrow", pa.table({"piece": used} | {split: of[used] for split, of in piece_counts.items()}))
+    folder.write_table(f"{name}.texts.arrow", pa.table({"hash": np.sort(np.frombuffer(texts, np.uint64))}))
     folder.write_json(
         f"{name}.json",
         {
-            "label": label,
             "counts": counts,
             "encoder": {count: getattr(encoder, count) - before[count] for count in ENCODER_COUNTS},
             "dropped": reading.dropped,
             "changed": reading.changed,
             "num_faults": reading.faults.num,
             "faults": reading.faults.listed,
-            "segments": writer.segments,
         },
     )
-
-
-class PartIndex:
-    """What all parts hold, read once in a process."""
-
-    def __init__(self, folder: Folder, num_tasks: int):
-        self.parts = [folder.read_json(f"{PARTS}/encode/{task:05d}.json") for task in range(num_tasks)]
-        self._found: dict[tuple[str, int], list[tuple[str, Segment]]] = {}
-        for task, part in enumerate(self.parts):
-            for segment in map(lambda values: Segment(*values), part.pop("segments")):
-                self._found.setdefault(segment[:2], []).append((f"{PARTS}/encode/{task:05d}.arrow", segment))
-
-    def segments(self, split: str, bucket: int) -> list[tuple[str, Segment]]:
-        """Of one bucket, in the order of the corpus, each with the name of its file."""
-        return self._found.get((split, bucket), [])
-
-    def num_rows(self, split: str, num_buckets: int) -> np.ndarray:
-        """int64 [buckets]."""
-        return np.array([sum(segment.num_rows for _, segment in self.segments(split, bucket)) for bucket in range(num_buckets)])
-
-    def count(self, split: str, name: str) -> int:
-        """A field of schema.SplitCounts, over all parts."""
-        return sum(part["counts"][split].get(name, 0) for part in self.parts)
-
-
-@functools.lru_cache(maxsize=1)
-def part_index(url: str, key: str) -> PartIndex:
-    return PartIndex(Folder(url), len(read_plan(url, key).ranges))

@@ -63,7 +63,8 @@ class TaskExecutor(PipelineExecutor):
 
     def __init__(self, stage: Stage, logging_dir: str, workers: int, sizes: list[int] | None = None):
         super().__init__([lambda data, rank, world_size: stage.run_task(rank)], logging_dir)
-        self.stage, self.workers, self.sizes = stage, workers, sizes or [1] * stage.num_tasks
+        self.stage, self.workers, self.in_bytes = stage, workers, sizes is not None
+        self.sizes = sizes or [1] * stage.num_tasks
         self.job = (stage, logging_dir)
 
     @property
@@ -84,7 +85,7 @@ class TaskExecutor(PipelineExecutor):
     def run(self) -> None:
         missing = self.get_incomplete_ranks()
         done = sum(self.sizes) - sum(self.sizes[task] for task in missing)
-        with Progress(self.stage.name, sum(self.sizes), done) as progress:
+        with Progress(self.stage.name, sum(self.sizes), done, in_bytes=self.in_bytes) as progress:
             for task in self.results(missing):
                 progress.advance(self.sizes[task])
 

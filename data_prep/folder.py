@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from tokenizer.errors import UserError
 from tokenizer.files import NOT_WRITABLE, fsync_path
+from tokenizer.storage import file_system
 
 TEMPORARY = ".tmp-"
 """In the name of every file that is not finished."""
@@ -34,12 +34,9 @@ class Folder:
 
     def __init__(self, url: str | Path):
         self.url = str(url)
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise UserError(
-                f"{url}: this kind of path cannot be used ({error}). Install its package, such as s3fs for s3://."
-            ) from error
+        if "::" in self.url:  # fsspec would take it for a chain of stores
+            raise UserError(f"{url}: `::` cannot be part of a path here. Choose another --output.")
+        self.fs, self.root = file_system(self.url)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         if self.is_local:
             self.root = self.url = os.path.realpath(self.root)
@@ -54,15 +51,12 @@ class Folder:
         return self.fs.exists(self.path(name))
 
     def names(self, subfolder: str = "") -> list[str]:
-        """Names directly below the subfolder, sorted; none where it does not exist."""
+        """Names directly below the subfolder, sorted, without half-written files; none where it does not exist."""
         if not self.exists(subfolder):
             return []
         self.fs.invalidate_cache()
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(subfolder), detail=False))
-
-    def size(self, name: str) -> int:
-        """Bytes."""
-        return self.fs.size(self.path(name))
+        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(subfolder), detail=False))
+        return sorted(name for name in names if TEMPORARY not in name)
 
     def read(self, name: str) -> bytes:
         return self.fs.cat_file(self.path(name))

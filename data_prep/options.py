@@ -14,6 +14,8 @@ MIN_SEQ_LENGTH, MAX_SEQ_LENGTH = 8, (1 << 16) - 1
 MASKING = ("mask_unit", "max_ngram", "mask_ratio", "max_predictions", "seed", "compression")
 """Options that `--remask` takes: they shape the masks and not the pairs."""
 
+TASK = r"\d+(/\d+)?"
+
 WEIGHT = r"[\w.-]+=(\d+\.?\d*|\.\d+)(e-?\d+)?"
 
 NOT_IN_THE_BYTES = ("input", "tokenizer", "output", "workers", "executor", "sbatch", "plan", "stage", "task", "remask")
@@ -84,9 +86,9 @@ class PrepareOptions:
     compression: Literal["none", "zstd"] = "none"
     """zstd takes about a quarter off the disk, and training must decompress what it reads."""
     task_size: int | None = None
-    """Bytes of text that one task prepares. Default: from the size of the corpus, 4 to 128 MB."""
-    workers: int = 1
-    """Tasks that run at the same time."""
+    """Bytes of text that one task prepares. Default: from the size of the corpus, 4 MB to 1 GB."""
+    workers: int | None = None
+    """Tasks that run at the same time. Default: 1; with --executor slurm as many as the site lets run."""
     executor: Literal["local", "ray", "slurm"] = "local"
     """Who runs the tasks: processes on this machine, a Ray cluster (RAY_ADDRESS, or this machine), or Slurm job arrays."""
     sbatch: list[str] = field(default_factory=list)
@@ -106,23 +108,31 @@ class PrepareOptions:
         return self.max_predictions or max(1, round(self.mask_ratio * self.max_seq_length))
 
     def shaping(self) -> dict[str, object]:
-        """Every option that shapes the bytes, as JSON knows it."""
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in NOT_IN_THE_BYTES}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        """Every option that shapes the bytes."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in NOT_IN_THE_BYTES}
 
     def check(self) -> None:
         """Raise one UserError that lists every option that cannot be used."""
-        check_all(self, self._wanted_for_remask() if self.remask else self._wanted_for_corpus())
+        if self.plan:
+            wanted = self._left_out("--plan", "plan", "stage", "task") | {
+                "stage": (self.stage is not None, "the name of a stage beside --plan"),
+                "task": (bool(re.fullmatch(TASK, self.task or "")) and share_is_right(self.task), "I, or I/N with I below N"),
+            }
+        elif self.remask:
+            wanted = self._left_out("--remask", *MASKING, "output", "workers", "executor", "remask") | {
+                "output": (bool(self.output), "a new folder"),
+                "executor": (self.executor != "slurm", "local or ray beside --remask"),
+                **self._wanted_for_masks(),
+            }
+        else:
+            wanted = self._wanted_for_corpus()
+        check_all(self, wanted)
 
-    def _wanted_for_remask(self) -> dict[str, tuple[bool, str]]:
+    def _left_out(self, beside: str, *names: str) -> dict[str, tuple[bool, str]]:
+        """Every other option must have its default."""
         defaults = PrepareOptions()
-        kept = {item.name for item in dataclasses.fields(self)} - {*MASKING, "output", "workers", "executor", "remask"}
-        return {
-            "output": (bool(self.output), "a new folder"),
-            **{name: (getattr(self, name) == getattr(defaults, name), "left out beside --remask") for name in sorted(kept)},
-            "executor": (self.executor != "slurm", "local or ray beside --remask"),
-            **self._wanted_for_masks(),
-        }
+        others = sorted({item.name for item in dataclasses.fields(self)} - set(names))
+        return {name: (getattr(self, name) == getattr(defaults, name), f"left out beside {beside}") for name in others}
 
     def _wanted_for_masks(self) -> dict[str, tuple[bool, str]]:
         return {
@@ -133,7 +143,7 @@ class PrepareOptions:
             "seed": (0 <= self.seed < 1 << 63, "from 0 to 2**63 - 1"),
             "shard_size": (self.shard_size >= 1000, "at least 1000 bytes"),
             "compression": (self.compression in ("none", "zstd"), "none or zstd"),
-            "workers": (self.workers >= 1, "at least 1"),
+            "workers": (self.workers is None or self.workers >= 1, "at least 1, or left out"),
         }
 
     def _wanted_for_corpus(self) -> dict[str, tuple[bool, str]]:
@@ -167,6 +177,8 @@ class PrepareOptions:
             "short_seq_prob": (0 <= self.short_seq_prob <= 1, "from 0 to 1"),
             "dupe_factor": (self.dupe_factor >= 1, "at least 1"),
             "validation_fraction": (0 <= self.validation_fraction < 1, "from 0 to below 1"),
+            "stage": (self.stage is None, "left out without --plan"),
+            "task": (self.task is None, "left out without --plan"),
             "task_size": (self.task_size is None or self.task_size >= 1, "at least 1 byte, or left out"),
             "executor": (self.executor in ("local", "ray", "slurm"), "local, ray or slurm"),
             **self._wanted_for_masks(),
@@ -189,3 +201,9 @@ def parse_weights(weights: list[str], labels: set[str]) -> dict[str, float]:
             "Name inputs as in --input wiki=PATH books=PATH."
         )
     return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
+def share_is_right(task: str) -> bool:
+    """task: matches TASK."""
+    share, _, num_shares = task.partition("/")
+    return not num_shares or int(share) < int(num_shares)

@@ -73,7 +73,7 @@ def pair(units, first_units, identities, seed, copies, budget, short_seq_prob, o
     """Instances of all documents and copies, documents in order, the copies of one document together.
 
     units, first_units: from `cut_units`. identities: int64 [documents, 3], (input index, offset, section) of each document; those
-    with one (input index, offset) are sections of one document. copies: int64 [documents], how often each is gone through.
+    with one (input index, offset) are sections of one document. copies: int64 [documents, 2], first and end of the copies of each.
     budget: text pieces an instance may hold. objective: SOP, NSP or NONE.
 
     - Target length: the budget, or with probability short_seq_prob uniform in [2, budget].
@@ -87,10 +87,10 @@ def pair(units, first_units, identities, seed, copies, budget, short_seq_prob, o
 
     Returns int64 [instances, 8]. Under SOP and NONE the instances of one copy tile the pieces of its document.
     """
-    table = np.empty((np.sum(np.diff(first_units) * copies), 8), np.int64)
+    table = np.empty((np.sum(np.diff(first_units) * (copies[:, 1] - copies[:, 0])), 8), np.int64)
     row = 0
     for document in range(len(first_units) - 1):
-        for copy in range(copies[document]):
+        for copy in range(copies[document, 0], copies[document, 1]):
             state = start(seed, PAIRS, copy, identities[document, 0], identities[document, 1], identities[document, 2])
             first, last = first_units[document], first_units[document + 1]
             from_end = objective == SOP and uniform(state) < 0.5

@@ -20,19 +20,24 @@ from data_prep.options import PrepareOptions
 from data_prep.schema import shard_schema
 from tokenizer.corpus import Faults, Input, Range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
-from tokenizer.files import check_format_version
+from tokenizer.files import check_format_version, sha256_of_files
 
 PLAN_NAME = "plan.json"
 FORMAT_VERSION = 1
 """Of plan.json. Another release's unfinished run is not gone on with."""
 
-TASK_BYTES = (4_000_000, 128_000_000)
+TASK_BYTES = (4_000_000, 1_000_000_000)
 """Smallest and largest task that is chosen by itself."""
 NUM_TASKS = 512
 """Tasks are made larger above the smallest once there are this many: each leaves files that later stages open."""
 
-BUCKET_BYTES = 32_000_000
-"""Rows are sorted in buckets of about this size, in memory."""
+BUCKET_BYTES = (32_000_000, 256_000_000)
+"""Smallest and largest bucket: its rows are sorted in memory. Each task leaves a slice for each bucket."""
+NUM_BUCKETS = 4096
+"""Buckets are made larger above the smallest once there are this many."""
+
+FILES = ("language_model", "abbreviations")
+"""Options that name a file whose content shapes the bytes."""
 BYTES_PER_TEXT_BYTE = 0.6
 """Of unmasked uint16 rows: English has a piece for each 4 bytes of text, Chinese one for each 4 to 5."""
 
@@ -48,8 +53,10 @@ class Plan:
     inputs: list[Input]
     stamps: list[str]
     """By input: what changes when its content does (size and time, or the store's own mark)."""
-    ranges: list[Range]
-    """By task: the part of the corpus that it reads."""
+    tasks: list[list[Range]]
+    """By task: the parts of the corpus that it reads, all of inputs with one label."""
+    shaping: dict[str, Any]
+    """Every option that shapes the bytes; of files that are read, the SHA-256 of their content."""
     num_buckets: dict[str, int]
     """By split."""
     cutoff: float = 0.0
@@ -57,6 +64,14 @@ class Plan:
     num_faults: int = 0
     faults: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """Inputs that cannot be read (`--on_error skip`)."""
+
+    def label(self, task: int) -> str:
+        """Of the inputs that the task reads."""
+        return self.inputs[self.tasks[task][0].input_index].label
+
+    def task_bytes(self) -> list[int]:
+        """Bytes of text of each task, as far as they are known beforehand."""
+        return [sum(part.num_bytes for part in parts) for parts in self.tasks]
 
 
 def make_plan(options: PrepareOptions, tokenizer_sha256: str, vocab_size: int) -> Plan:
@@ -72,25 +87,56 @@ def make_plan(options: PrepareOptions, tokenizer_sha256: str, vocab_size: int) -
         smallest, largest = TASK_BYTES
         total = sum(part.num_bytes for part in split_inputs(inputs, largest, text_field=options.text_field))
         task_size = min(max(total // NUM_TASKS, smallest), largest)
-    ranges = split_inputs(inputs, task_size, text_field=options.text_field)
-    paths = {name: getattr(options, name) for name in ("tokenizer", "language_model", "abbreviations")}
+    tasks = group(split_inputs(inputs, task_size, text_field=options.text_field), inputs, task_size)
+    files = {name: getattr(options, name) for name in FILES}
     options = dataclasses.replace(
-        options, task_size=task_size, **{name: path and Path(os.path.abspath(path)) for name, path in paths.items()}
+        options,
+        task_size=task_size,
+        tokenizer=Path(os.path.abspath(options.tokenizer)),
+        **{name: path and Path(os.path.abspath(path)) for name, path in files.items()},
     )
+    contents = {name: path and content_sha256(name, path) for name, path in files.items()}
     width = shard_schema(vocab_size).field("input_ids").type.value_type.bit_width // 16
-    row_bytes = int(sum(part.num_bytes for part in ranges) * BYTES_PER_TEXT_BYTE * width)
-    train, held_out = row_bytes * options.dupe_factor, row_bytes * options.validation_fraction
+    row_bytes = sum(part.num_bytes for parts in tasks for part in parts) * BYTES_PER_TEXT_BYTE * width
+    sizes = {"train": row_bytes * options.dupe_factor, "validation": row_bytes * options.validation_fraction}
+    smallest, largest = BUCKET_BYTES
+    bucket_size = min(max(sizes["train"] / NUM_BUCKETS, smallest), largest)
     return Plan(
         options=options,
         tokenizer_sha256=tokenizer_sha256,
         vocab_size=vocab_size,
         inputs=inputs,
         stamps=[stamp(item) for item in inputs],
-        ranges=ranges,
-        num_buckets={"train": 1 + int(train) // BUCKET_BYTES, "validation": 1 + int(held_out) // BUCKET_BYTES},
+        tasks=tasks,
+        shaping=options.shaping() | contents,
+        num_buckets={split: 1 + int(size / bucket_size) for split, size in sizes.items()},
         num_faults=faults.num,
         faults=faults.listed,
     )
+
+
+def group(ranges: list[Range], inputs: list[Input], task_size: int) -> list[list[Range]]:
+    """Neighbouring ranges of one label as tasks of up to `task_size` bytes: many small files are few tasks."""
+    labels = {label: number for number, label in enumerate(dict.fromkeys(item.label for item in inputs))}
+    ranges = sorted(ranges, key=lambda part: labels[inputs[part.input_index].label])  # stable
+    tasks: list[list[Range]] = []
+    size = 0
+    for part in ranges:
+        is_same = tasks and inputs[tasks[-1][0].input_index].label == inputs[part.input_index].label
+        if not is_same or size + part.num_bytes > task_size:
+            tasks.append([])
+            size = 0
+        tasks[-1].append(part)
+        size += part.num_bytes
+    return tasks
+
+
+def content_sha256(name: str, path: Path) -> str:
+    """Raises UserError if the file cannot be read."""
+    try:
+        return sha256_of_files(path)
+    except OSError as error:
+        raise UserError(f"--{name} {path}: cannot be read ({error.strerror}). Give a file.") from error
 
 
 def absolute(source: str) -> str:
@@ -100,12 +146,25 @@ def absolute(source: str) -> str:
 def stamp(item: Input) -> str:
     if item.kind == "hf":
         return ""
-    fs, path = fsspec.core.url_to_fs(item.source)
-    info = fs.info(path)
+    try:
+        fs, path = fsspec.core.url_to_fs(item.source)
+        info = fs.info(path)
+    except OSError as error:
+        raise UserError(f"{item.source}: is gone, or cannot be read ({error}). Put it back, then give the same command.") from error
     mark = next(
         (info[name] for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified") if info.get(name)), ""
     )
     return f"{info['size']} bytes, {mark}"
+
+
+def check_inputs(plan: Plan, task: int) -> None:
+    """Raise a UserError if an input that the task reads was changed since the plan was made."""
+    for number in {part.input_index for part in plan.tasks[task]}:
+        item = plan.inputs[number]
+        if plan.stamps[number] != stamp(item):
+            raise UserError(
+                f"{item.source}: was changed since the preparation began. Put it back, or begin anew in an empty folder."
+            )
 
 
 def write_plan(folder: Folder, plan: Plan) -> None:
@@ -130,11 +189,11 @@ def read_plan(url: str, key: str = "") -> Plan:
         content = folder.read_json(PLAN_NAME)
         check_format_version(Path(folder.path(PLAN_NAME)), content.pop("format_version"), FORMAT_VERSION, again)
         options = content.pop("options")
-        for path in ("tokenizer", "language_model", "abbreviations"):
+        for path in ("tokenizer", *FILES):
             options[path] = options[path] and Path(options[path])
         inputs = [Input(*item) for item in content.pop("inputs")]
-        ranges = [Range(*part) for part in content.pop("ranges")]
-        return Plan(options=PrepareOptions(**options), inputs=inputs, ranges=ranges, **content)
+        tasks = [[Range(*part) for part in parts] for parts in content.pop("tasks")]
+        return Plan(options=PrepareOptions(**options), inputs=inputs, tasks=tasks, **content)
     except FileNotFoundError as error:
         raise UserError(f"{folder.path(PLAN_NAME)}: not found. `albert prepare --executor slurm` writes it.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -149,7 +208,7 @@ def check_same(folder: Folder, old: Plan, new: Plan) -> None:
     Raises:
         UserError: naming each option that differs, or the first input that does.
     """
-    before, now = old.options.shaping(), new.options.shaping()
+    before, now = old.shaping, new.shaping
     differ = [f"--{name} is {now[name]!r}, there it is {before.get(name)!r}" for name in now if now[name] != before.get(name)]
     if old.tokenizer_sha256 != new.tokenizer_sha256:
         differ.append(f"--tokenizer {new.options.tokenizer} is another tokenizer than there")
@@ -175,6 +234,5 @@ def plan_key(plan: Plan) -> str:
     """Stands for everything that shapes the tasks: in the name of the folder of completion markers, and for what processes keep."""
     content = as_json(plan)
     content["inputs"] = [item[1:] for item in content["inputs"]]  # a corpus that moved is the same corpus
-    for name in ("input", "tokenizer", "output", "workers", "executor", "sbatch"):
-        content["options"].pop(name)
+    content.pop("options")  # `shaping` has what counts
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

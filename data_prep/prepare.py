@@ -1,14 +1,15 @@
 """`albert prepare`: text and a tokenizer in, a data folder of shuffled, masked shards out.
 
-plan -> encode (each task: documents -> sentences -> pieces -> pairs, in buckets) -> shuffle (each task: a shard, sorted and
-masked) -> manifest. De-duplication and `--weights` put stages before encode. plan.json is the first file, manifest.json the last;
-in between the folder can be gone on with after any interruption.
+plan -> encode (each task: documents -> sentences -> pieces -> pairs, in buckets) -> gather (counts) -> shuffle (each task: a shard,
+sorted and masked) -> manifest. De-duplication and `--weights` put stages before encode. plan.json is the first file, manifest.json
+the last; in between the folder can be gone on with after any interruption.
 """
 
 import dataclasses
 import fcntl
 import functools
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,31 @@ from data_prep.documents import PARTS, read_filtered
 from data_prep.duplicates import dedup_stages
 from data_prep.encode import encode_task
 from data_prep.engine import Stage, missing_tasks, run_share, run_stage
-from data_prep.finish import check_encoded, finish
+from data_prep.finish import finish
 from data_prep.folder import Folder
+from data_prep.gather import gather_task
 from data_prep.hazards import warnings
 from data_prep.held_out import find_cutoff
 from data_prep.mixing import measure_task
 from data_prep.options import PrepareOptions, parse_weights
-from data_prep.plan import PLAN_NAME, Plan, as_json, check_same, make_plan, plan_key, read_plan, write_plan
+from data_prep.plan import (
+    BYTES_PER_TEXT_BYTE,
+    PLAN_NAME,
+    Plan,
+    as_json,
+    check_same,
+    make_plan,
+    plan_key,
+    read_plan,
+    write_plan,
+)
 from data_prep.quality import open_steps
 from data_prep.remask import begin_remask, remask
 from data_prep.schema import MANIFEST_NAME, Manifest, parse_manifest
 from data_prep.shuffle import shard_slots, shuffle_task
 from data_prep.slurm import submit
 from data_prep.summary import print_summary, write_summary
+from tokenizer.corpus import Document
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 
@@ -45,24 +58,23 @@ def prepare(options: PrepareOptions) -> dict:
     Raises:
         UserError: options, input or output cannot be used, or a worker died; what is finished is kept for the next run.
     """
+    options.check()
     if options.plan:
         return run_part(options)
-    options.check()
     folder = Folder(options.output)
     began = time.perf_counter()
     with sole_use(folder):
         plan = begin_remask(options, folder) if options.remask else begin(options, folder)
         if folder.exists(MANIFEST_NAME):
             print(f"{folder}: already prepared with these options.")
-            folder.remove(PARTS)
-            return dataclasses.asdict(parse_manifest(folder.read(MANIFEST_NAME), folder.path(MANIFEST_NAME)))
+            return already_prepared(folder)
         if options.remask:
             manifest = remask(options, folder)
         elif options.executor == "slurm":
-            submit(folder, options, [(stage.name, stage.num_tasks) for stage in first_stages(plan, folder)], plan.num_buckets)
+            submit(folder, options, [(stage.name, stage.num_tasks) for stage in first_stages(plan, folder)], num_shuffle_jobs(plan))
             return {}
         else:
-            manifest = run_plan(plan, folder, options.executor, options.workers)
+            manifest = run_plan(plan, folder, options.executor, options.workers or 1)
         report(folder, manifest, time.perf_counter() - began)
     return dataclasses.asdict(manifest)
 
@@ -72,18 +84,33 @@ def run_plan(plan: Plan, folder: Folder, executor: str, workers: int) -> Manifes
     key = plan_key(plan)
     how = {"log_url": log_url(folder, key), "executor": executor, "workers": workers}
     for stage in first_stages(plan, folder):
-        by_range = stage.num_tasks == len(plan.ranges)
-        run_stage(stage, sizes=[part.num_bytes for part in plan.ranges] if by_range else None, **how)
-    check_encoded(folder.url, key)
+        run_stage(stage, sizes=plan.task_bytes() if stage.num_tasks == len(plan.tasks) else None, **how)
     run_stage(shuffle_stage(folder.url, key), **how)
     return finish(folder, plan, key)
+
+
+def already_prepared(folder: Folder) -> dict:
+    """The manifest of a finished folder, after what a kill at the very end may have left undone.
+
+    Raises:
+        UserError: a shard is missing.
+    """
+    manifest = parse_manifest(folder.read(MANIFEST_NAME), folder.path(MANIFEST_NAME))
+    there = set(folder.names())
+    missing = [name for counts in manifest.splits.values() for name in counts.shards if name not in there]
+    if missing:
+        raise UserError(f"{folder}: {', '.join(missing)} is missing. Put it back, or delete the folder to prepare it again.")
+    folder.remove(PARTS)
+    if SUMMARY_NAME not in there:
+        report(folder, manifest, None)
+    return dataclasses.asdict(manifest)
 
 
 def report(folder: Folder, manifest: Manifest, seconds: float | None) -> None:
     """Print the summary and the warnings, and write them to summary.json."""
     found = warnings(manifest)
     sizes = {
-        name: size for counts in manifest.splits.values() for name, size in zip(counts.shards, counts.shard_bytes, strict=False)
+        name: size for counts in manifest.splits.values() for name, size in zip(counts.shards, counts.shard_bytes, strict=True)
     }
     with folder.write(SUMMARY_NAME) as path:
         write_summary(path, manifest, found, seconds, sizes)
@@ -100,19 +127,19 @@ def begin(options: PrepareOptions, folder: Folder) -> Plan:
     open_steps(options)  # what is missing shows before any work is done
     plan = make_plan(options, encoder.sha256, encoder.vocab_size)
     parse_weights(options.weights, {item.label for item in plan.inputs})
+    folder.remove_temporary()
     names = folder.names()
     if PLAN_NAME in names:
         old = read_plan(folder.url, str(time.time_ns()))
         check_same(folder, old, plan)
         plan = dataclasses.replace(plan, cutoff=old.cutoff)
-        folder.remove_temporary()
     elif names:
         raise UserError(
             f"{folder}: this folder holds something else ({', '.join(names[:5])}), so it is left alone. "
             "Choose an empty or new folder for the data."
         )
     else:
-        documents = (document for task in range(len(plan.ranges)) for document in read_filtered(plan, task))
+        documents = (document for task in range(len(plan.tasks)) for document in read_filtered(plan, task))
         plan = dataclasses.replace(plan, cutoff=find_cutoff(documents, options.seed, options.validation_fraction))
     if PLAN_NAME not in names or as_json(plan) != as_json(old):
         write_plan(folder, plan)
@@ -121,19 +148,31 @@ def begin(options: PrepareOptions, folder: Folder) -> Plan:
 
 def first_stages(plan: Plan, folder: Folder) -> list[Stage]:
     """All stages before the shuffle."""
-    key, num_tasks = plan_key(plan), len(plan.ranges)
+    key, num_tasks = plan_key(plan), len(plan.tasks)
     stages = []
     if plan.options.dedup != "none":
-        filtered = functools.partial(read_filtered, plan)
-        stages += dedup_stages(plan.options.dedup, filtered, num_tasks, f"{folder.url}/{PARTS}")
+        open_documents = functools.partial(read_planned, folder.url, key)
+        num_bytes = sum(plan.task_bytes())
+        stages += dedup_stages(plan.options.dedup, open_documents, num_tasks, num_bytes, f"{folder.url}/{PARTS}")
     if plan.options.weights:
         stages.append(Stage("measure", num_tasks, functools.partial(measure_task, folder.url, key)))
-    return [*stages, Stage("encode", num_tasks, functools.partial(encode_task, folder.url, key))]
+    stages.append(Stage("encode", num_tasks, functools.partial(encode_task, folder.url, key)))
+    return [*stages, Stage("gather", 1, functools.partial(gather_task, folder.url, key))]
+
+
+def read_planned(url: str, key: str, task: int) -> Iterator[Document]:
+    """`read_filtered` for other processes: the plan is read there, once."""
+    return read_filtered(read_plan(url, key), task)
 
 
 def shuffle_stage(url: str, key: str) -> Stage:
-    """The encode stage must be done: it tells how many shards there are."""
+    """The gather stage must be done: it tells how many shards there are."""
     return Stage("shuffle", len(shard_slots(url, key)), functools.partial(shuffle_task, url, key))
+
+
+def num_shuffle_jobs(plan: Plan) -> int:
+    """About the number of shards, which is not known before the text is read; each job takes its share of them."""
+    return 1 + int(sum(plan.task_bytes()) * BYTES_PER_TEXT_BYTE * plan.options.dupe_factor / plan.options.shard_size)
 
 
 def log_url(folder: Folder, key: str) -> str:
@@ -147,10 +186,10 @@ def run_part(options: PrepareOptions) -> dict:
     Raises:
         UserError: no such plan, stage or task, or the stage before is not done.
     """
-    share, _, num_shares = (options.task or "0/1").partition("/")
-    if not share.isdecimal() or not (num_shares or "1").isdecimal():
-        raise UserError(f"--task {options.task}: expected a number, or I/N for every Nth task from I on.")
-    folder = Folder(options.plan.rpartition("/")[0] or ".")
+    path, _, name = options.plan.rpartition("/")
+    if name != PLAN_NAME:
+        raise UserError(f"--plan {options.plan}: expected the {PLAN_NAME} of a data folder.")
+    folder = Folder(path or ".")
     plan = read_plan(folder.url)
     key = plan_key(plan)
     stages = first_stages(plan, folder)
@@ -160,7 +199,6 @@ def run_part(options: PrepareOptions) -> dict:
     for stage in stages[: names.index(options.stage)]:
         check_done(stage, folder, key)
     if options.stage in ("shuffle", FINISH):
-        check_encoded(folder.url, key)
         stages.append(shuffle_stage(folder.url, key))
     if options.stage == FINISH:
         check_done(stages[-1], folder, key)
@@ -168,6 +206,9 @@ def run_part(options: PrepareOptions) -> dict:
         report(folder, manifest, None)
         return dataclasses.asdict(manifest)
     stage = stages[names.index(options.stage)]
+    share, _, num_shares = options.task.partition("/")
+    if not num_shares and int(share) >= stage.num_tasks:
+        raise UserError(f"--task {options.task}: stage {stage.name} has the tasks 0 to {stage.num_tasks - 1}.")
     run_share(stage, log_url(folder, key), int(share), int(num_shares or stage.num_tasks))
     return {}
 
@@ -196,11 +237,18 @@ def sole_use(folder: Folder) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be used as a folder ({error.strerror}). Choose another --output.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"{folder}: another `albert prepare` is at work on it. Wait for it, or choose another --output.") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another `albert prepare` is at work on it. Wait for it, or choose another --output."
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            print(f"{folder}: cannot be locked ({error.strerror}): start no second preparation on it.", file=sys.stderr)
+        try:
+            yield
+        finally:
+            if os.path.isdir(folder.root) and not os.listdir(folder.root):
+                os.rmdir(folder.root)
     finally:
         os.close(descriptor)
-        if not os.listdir(folder.root):
-            os.rmdir(folder.root)

@@ -36,15 +36,29 @@ def begin_remask(options: PrepareOptions, folder: Folder) -> None:
         UserError: DATA is no data folder of this machine, or the output holds something else.
     """
     source = Folder(options.remask)
-    read_manifest(source.root)
+    if not source.is_local:
+        raise UserError(f"--remask {options.remask}: expected a data folder of this machine. Fetch it first.")
+    manifest = read_manifest(source.root)
+    if manifest.format_version < FORMAT_VERSION:
+        raise UserError(f"--remask {source}: prepared by an earlier release, and not shuffled. Prepare the corpus again.")
     plan = {
         "remask": source.url,
         "manifest_sha256": manifest_sha256(source.root),
         "options": {name: getattr(options, name) for name in MASKING},
     }
-    if folder.names() and (not folder.exists(PLAN_NAME) or folder.read_json(PLAN_NAME) != plan):
-        raise UserError(f"{folder}: holds something else, or other masks. Choose an empty or new folder for --output.")
     folder.remove_temporary()
+    names = folder.names()
+    if names and PLAN_NAME not in names:
+        raise UserError(f"{folder}: holds something else. Choose an empty or new folder for --output.")
+    old = folder.read_json(PLAN_NAME) if names else plan
+    if old != plan:
+        there, now = old.get("options", {}), plan["options"]
+        differing = [name for name in now if name in there and there[name] != now[name]]
+        differ = [f"--{name} is {now[name]!r}, there it is {there[name]!r}" for name in differing]
+        raise UserError(
+            f"{folder}: holds other data or other masks ({'; '.join(differ) or 'not of this --remask'}). "
+            "Choose an empty or new folder for --output."
+        )
     folder.write_json(PLAN_NAME, plan)
 
 
@@ -55,12 +69,11 @@ def remask(options: PrepareOptions, folder: Folder) -> Manifest:
     slots = slots_of(manifest)
     job = functools.partial(remask_task, folder.url, source.root, options)
     stage = Stage("remask", len(slots), job)
-    run_stage(stage, f"{folder.url}/{PARTS}", executor=options.executor, workers=options.workers)
+    run_stage(stage, f"{folder.url}/{PARTS}", executor=options.executor, workers=options.workers or 1)
     shaping = {name: getattr(options, name) for name in MASKING if name != "seed"}
     num_predictions = predictions(options, manifest)
     remade = dataclasses.replace(
         manifest,
-        format_version=FORMAT_VERSION,
         options=manifest.options | shaping | {"max_predictions": num_predictions, "mask_seed": options.seed},
         splits={
             split: dataclasses.replace(counts, **shard_counts(folder, [slot for slot in slots if slot.split == split]))
@@ -90,11 +103,16 @@ def predictions(options: PrepareOptions, manifest: Manifest) -> int:
 
 def remask_task(url: str, source: str, options: PrepareOptions, task: int) -> None:
     """Write one shard with new masks, and its counts."""
-    manifest = read_manifest(source)
+    manifest, pieces = source_of(source, manifest_sha256(source))
     slot = slots_of(manifest)[task]
-    pieces = [piece for piece, _ in load_chain(Path(source) / TOKENIZER_FOLDER)[0]]
     masker = Masker(options, manifest.max_seq_length, predictions(options, manifest), pieces)
     write_shard(Folder(url), slot, masker, options.compression, restored_rows(Path(source) / slot.name))
+
+
+@functools.lru_cache(maxsize=1)
+def source_of(source: str, sha256: str) -> tuple[Manifest, list[str]]:
+    """Manifest and pieces, read once in a process."""
+    return read_manifest(source), [piece for piece, _ in load_chain(Path(source) / TOKENIZER_FOLDER)[0]]
 
 
 def restored_rows(path: Path) -> Iterator[Rows]:

@@ -4,6 +4,7 @@ The final order is that of the keys. A bucket holds the rows whose keys lie in o
 the final order can be sorted by itself.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,16 +41,8 @@ class Rows(NamedTuple):
     """int8 [rows]: 1 swapped, 0 in order, -100 none."""
 
 
-class Segment(NamedTuple):
-    """Where a part's rows of one bucket lie: one Arrow record batch."""
-
-    split: str
-    bucket: int
-    num_rows: int
-    num_pieces: int
-    begin: int
-    end: int
-    """Bytes of the file."""
+INDEX = np.dtype([("begin", "<i8"), ("end", "<i8"), ("rows", "<i8"), ("pieces", "<i8")])
+"""Of a part, one record a bucket: where its record batches lie (bytes), and what they hold."""
 
 
 def take(rows: Rows, order: np.ndarray) -> Rows:
@@ -80,32 +73,46 @@ def concatenate(parts: list[Rows]) -> Rows:
     return Rows(keys, ids, np.concatenate([*starts, ends[-1:]]), segment_b_starts, order_labels)
 
 
-def buckets_of(keys: np.ndarray, num_buckets: int) -> np.ndarray:
-    """int64 [rows], in 0 .. num_buckets - 1."""
-    return ((keys >> np.uint64(32)) * np.uint64(num_buckets) >> np.uint64(32)).astype(np.int64)
-
-
 class PartWriter:
-    """Writes one part: an Arrow IPC stream with a record batch for each split, spill and bucket; `close` must come last."""
+    """Writes one part: an Arrow IPC stream, bucket by bucket, and its index; `close` must come last.
+
+    Rows wait in memory, then in a nameless file beside the part, so memory stays bounded however much a task reads.
+    """
 
     def __init__(self, path: Path, piece_type: pa.DataType, num_buckets: dict[str, int]):
-        self.segments: list[Segment] = []
-        self._schema = part_schema(piece_type)
+        """num_buckets: of each split; they are numbered one split after the other."""
+        self._path, self._schema = path, part_schema(piece_type)
+        self._first_bucket = dict(zip(num_buckets, np.cumsum([0, *num_buckets.values()]).tolist(), strict=False))
         self._num_buckets = num_buckets
         self._waiting: dict[str, list[Rows]] = {name: [] for name in num_buckets}
-        self._file = path.open("wb")
-        self._file.write(self._schema.serialize())
+        self._spool = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  (closed in `close`)
+        self._spilled: list[np.ndarray] = [np.empty((0, 5), np.int64)]
+        """Each int64 [record batches, 5]: bucket, begin and end in the spool, rows, pieces."""
 
     def add(self, split: str, rows: Rows) -> None:
         self._waiting[split].append(rows)
         if sum(part.ids.nbytes for part in self._waiting[split]) >= SPILL_BYTES:
             self._spill(split)
 
-    def close(self) -> None:
+    def close(self) -> np.ndarray:
+        """Write the file; returns INDEX [all buckets]."""
         for split in self._waiting:
             self._spill(split)
-        self._file.write(END_OF_STREAM)
-        self._file.close()
+        index = np.zeros(sum(self._num_buckets.values()), INDEX)
+        spilled = np.concatenate(self._spilled)
+        with self._spool, self._path.open("wb") as file:
+            file.write(self._schema.serialize())
+            index["begin"] = index["end"] = file.tell()
+            for bucket, begin, end, num_rows, num_pieces in spilled[np.argsort(spilled[:, 0], kind="stable")].tolist():
+                self._spool.seek(begin)
+                if not index["rows"][bucket]:
+                    index["begin"][bucket] = file.tell()
+                file.write(self._spool.read(end - begin))
+                index["end"][bucket] = file.tell()
+                index["rows"][bucket] += num_rows
+                index["pieces"][bucket] += num_pieces
+            file.write(END_OF_STREAM)
+        return index
 
     def _spill(self, split: str) -> None:
         waiting, self._waiting[split] = self._waiting[split], []
@@ -113,14 +120,17 @@ class PartWriter:
             return
         rows = concatenate(waiting)
         waiting.clear()
-        buckets = buckets_of(rows.keys, self._num_buckets[split])
+        # The upper half of a key, scaled: equal intervals of keys, in their order.
+        buckets = ((rows.keys >> np.uint64(32)) * np.uint64(self._num_buckets[split]) >> np.uint64(32)).astype(np.int64)
         order = np.argsort(buckets, kind="stable")
         ends = np.cumsum(np.bincount(buckets))
-        for bucket in np.unique(buckets):
-            begin = self._file.tell()
+        spilled = []
+        for bucket in np.unique(buckets).tolist():
             some = take(rows, order[ends[bucket - 1] if bucket else 0 : ends[bucket]])
-            self._file.write(to_record_batch(some, self._schema).serialize())
-            self.segments.append(Segment(split, int(bucket), len(some.keys), len(some.ids), begin, self._file.tell()))
+            begin = self._spool.tell()
+            self._spool.write(to_record_batch(some, self._schema).serialize())
+            spilled.append((self._first_bucket[split] + bucket, begin, self._spool.tell(), len(some.keys), len(some.ids)))
+        self._spilled.append(np.array(spilled, np.int64))
 
 
 def part_schema(piece_type: pa.DataType) -> pa.Schema:
@@ -136,31 +146,33 @@ def to_record_batch(rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def read_sorted(
-    folder: Folder, found: Sequence[tuple[str, Segment]], piece_type: pa.DataType, first: int, last: int
+    folder: Folder, parts: Sequence[str], bucket: int, piece_type: pa.DataType, first: int, last: int
 ) -> Iterator[Rows]:
     """Rows first .. last - 1 of a bucket in the final order, some at a time.
 
-    found: the bucket's segments in the order of the corpus, each with the name of its file.
+    parts: names of the files in the order of the corpus, each with its index beside it as NAME.index.
     """
-    num_rows = sum(segment.num_rows for _, segment in found)
-    num_pieces = sum(segment.num_pieces for _, segment in found)
+    place = bucket * INDEX.itemsize
+    index = [np.frombuffer(folder.read_slice(f"{name}.index", place, place + INDEX.itemsize), INDEX)[0] for name in parts]
+    num_rows = sum(int(record["rows"]) for record in index)
     rows = Rows(
         keys=np.empty(num_rows, np.uint64),
-        ids=np.empty(num_pieces, piece_type.to_pandas_dtype()),
+        ids=np.empty(sum(int(record["pieces"]) for record in index), piece_type.to_pandas_dtype()),
         row_starts=np.zeros(num_rows + 1, np.int64),
         segment_b_starts=np.empty(num_rows, np.uint16),
         order_labels=np.empty(num_rows, np.int8),
     )
     schema = part_schema(piece_type)
     row = piece = 0
-    for name, segment in found:
-        batch = pa.ipc.read_record_batch(folder.read_slice(name, segment.begin, segment.end), schema)
-        ids = batch.column(1)
-        here = slice(row, row + segment.num_rows)
-        rows.keys[here], rows.segment_b_starts[here], rows.order_labels[here] = (batch.column(i).to_numpy() for i in (0, 2, 3))
-        rows.ids[piece : piece + segment.num_pieces] = ids.values.to_numpy()
-        rows.row_starts[row + 1 : row + 1 + segment.num_rows] = piece + ids.offsets.to_numpy()[1:]
-        row, piece = row + segment.num_rows, piece + segment.num_pieces
+    for name, record in zip(parts, index, strict=True):
+        messages = pa.BufferReader(folder.read_slice(name, int(record["begin"]), int(record["end"])))
+        while messages.tell() < messages.size():
+            batch = pa.ipc.read_record_batch(pa.ipc.read_message(messages), schema)
+            ids, here = batch.column(1), slice(row, row + batch.num_rows)
+            rows.keys[here], rows.segment_b_starts[here], rows.order_labels[here] = (batch.column(i).to_numpy() for i in (0, 2, 3))
+            rows.row_starts[row + 1 : row + 1 + batch.num_rows] = piece + ids.offsets.to_numpy()[1:]
+            rows.ids[piece : piece + len(ids.values)] = ids.values.to_numpy()
+            row, piece = row + batch.num_rows, piece + len(ids.values)
     order = np.argsort(rows.keys, kind="stable")[first:last]  # the same key twice: in the order of the corpus
     for begin in range(0, len(order), BLOCK_ROWS):
         yield take(rows, order[begin : begin + BLOCK_ROWS])

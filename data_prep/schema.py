@@ -63,7 +63,8 @@ class SplitCounts:
     text_pieces: int
     """Pieces of the corpus, before copies, without [CLS] and [SEP]."""
     unigram_entropy: float
-    """Plug-in entropy of the text pieces in nats: the loss of the best guess that looks at no context."""
+    """Plug-in entropy of the text pieces in nats: the loss of the best guess that looks at no context. Documents that --weights
+    repeats or leaves out count accordingly."""
     instances: int
     """Rows of the shards."""
     pieces: int
@@ -96,8 +97,10 @@ class SourceCounts:
 
     documents: int
     text_pieces: int
+    documents_taken: int = 0
+    """Of them, how many copy 0 of the data holds: `--weights` repeats some, and leaves some out."""
     repeats: float = 1.0
-    """Times its documents are taken into training, on average: `--weights` makes some sources more or less frequent."""
+    """Times a training document is taken, on average, by --weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

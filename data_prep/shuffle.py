@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.documents import PARTS
-from data_prep.encode import part_index
+from data_prep.encode import part_name
 from data_prep.folder import Folder
+from data_prep.gather import read_totals
 from data_prep.masks import mask, ngram_weights, prediction_counts
 from data_prep.options import PrepareOptions
 from data_prep.plan import read_plan
@@ -39,25 +40,24 @@ class Slot(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def shard_slots(url: str, key: str) -> list[Slot]:
-    """All shards of a data folder whose first stage is done: train, then validation, each split into equal parts."""
-    plan, index = read_plan(url, key), part_index(url, key)
+    """All shards of a data folder whose totals are known: train, then validation, each split into equal parts."""
+    plan, totals = read_plan(url, key), read_totals(url, key)
     slots = []
-    for split in plan.num_buckets:
-        num_rows = index.count(split, "instances")
-        num_bytes = index.count(split, "pieces") * bytes_per_piece(plan.options, plan.vocab_size) + 15 * num_rows
-        num_shards = min(max(1, round(num_bytes / plan.options.shard_size)), num_rows)
-        borders = [num_rows * shard // num_shards for shard in range(num_shards + 1)] if num_rows else []
-        slots += [
-            Slot(split, f"{split}-{shard:05d}.arrow", first, last)
-            for shard, (first, last) in enumerate(zip(borders, borders[1:], strict=False))
-        ]
+    for split, counts in totals.counts.items():
+        num_rows = counts.get("instances", 0)
+        if num_rows:
+            num_bytes = counts["pieces"] * bytes_per_piece(plan.options, plan.vocab_size, counts["pieces"] / num_rows)
+            num_shards = min(max(1, round((num_bytes + 15 * num_rows) / plan.options.shard_size)), num_rows)
+            borders = [num_rows * shard // num_shards for shard in range(num_shards + 1)]
+            for shard in range(num_shards):
+                slots.append(Slot(split, f"{split}-{shard:05d}.arrow", borders[shard], borders[shard + 1]))
     return slots
 
 
-def bytes_per_piece(options: PrepareOptions, vocab_size: int) -> float:
+def bytes_per_piece(options: PrepareOptions, vocab_size: int, mean_length: float) -> float:
     """On disk without compression: the piece, and for the masked ones a position and a label."""
     piece = shard_schema(vocab_size).field("input_ids").type.value_type.bit_width // 8
-    return piece + options.mask_ratio * (piece + 2)
+    return piece + min(options.mask_ratio, options.num_predictions / mean_length) * (piece + 2)
 
 
 class Masker:
@@ -117,11 +117,13 @@ def write_shard(folder: Folder, slot: Slot, masker: Masker, compression: str, bl
 
 def sorted_rows(url: str, key: str, slot: Slot) -> Iterator[Rows]:
     """The rows of one shard in the final order."""
-    folder, plan, index = Folder(url), read_plan(url, key), part_index(url, key)
-    sizes = index.num_rows(slot.split, plan.num_buckets[slot.split])
+    folder, plan = Folder(url), read_plan(url, key)
+    sizes = np.array(read_totals(url, key).bucket_rows[slot.split])
     ends = np.cumsum(sizes)
+    first_bucket = sum(number for split, number in plan.num_buckets.items() if SPLITS[split] < SPLITS[slot.split])
+    parts = [part_name(task) for task in range(len(plan.tasks))]
     piece_type = shard_schema(plan.vocab_size).field("input_ids").type.value_type
-    for bucket in np.flatnonzero((ends > slot.first) & (ends - sizes < slot.last) & (sizes > 0)):
+    for bucket in np.flatnonzero((ends > slot.first) & (ends - sizes < slot.last) & (sizes > 0)).tolist():
         begin = int(ends[bucket] - sizes[bucket])
-        segments = index.segments(slot.split, int(bucket))
-        yield from read_sorted(folder, segments, piece_type, max(0, slot.first - begin), slot.last - begin)
+        inside = (max(0, slot.first - begin), slot.last - begin)
+        yield from read_sorted(folder, parts, first_bucket + bucket, piece_type, *inside)

@@ -22,7 +22,7 @@ LARGEST_ARRAY = 1000
 OWN_OPTIONS = ("array", "dependency", "output", "parsable")
 
 
-def submit(folder: Folder, options: PrepareOptions, stages: list[tuple[str, int]], num_buckets: dict[str, int]) -> None:
+def submit(folder: Folder, options: PrepareOptions, stages: list[tuple[str, int]], num_shuffle_jobs: int) -> None:
     """Write the script into the folder and submit it once a stage. stages: (name, number of tasks) of those before the shuffle.
 
     Raises:
@@ -36,7 +36,7 @@ def submit(folder: Folder, options: PrepareOptions, stages: list[tuple[str, int]
         raise UserError(f"{folder}: with --executor slurm the output must be a folder that all nodes see.")
     script = Path(folder.path(SCRIPT_NAME))
     script.write_text(script_text(folder), encoding="utf-8")
-    sizes = {**dict(stages), "shuffle": sum(num_buckets.values()), "finish": 1}
+    sizes = {**dict(stages), "shuffle": num_shuffle_jobs, "finish": 1}
     if shutil.which("sbatch") is None:
         jobs = zip(sizes.items(), [None, *(f"ID_OF_{name}" for name in sizes)], strict=False)
         commands = [shlex.join(command(script, options, name, size, before)) for (name, size), before in jobs]
@@ -59,7 +59,7 @@ def submit(folder: Folder, options: PrepareOptions, stages: list[tuple[str, int]
 def command(script: Path, options: PrepareOptions, stage: str, size: int, previous: str | None) -> list[str]:
     """sbatch for one stage of `size` tasks; no shell reads it."""
     size = min(size, LARGEST_ARRAY)
-    limit = f"%{options.workers}" if options.workers < size else ""
+    limit = f"%{options.workers}" if options.workers and options.workers < size else ""
     wait = [f"--dependency=afterok:{previous}", "--kill-on-invalid-dep=yes"] if previous else []
     more = [f"--{option}" for option in options.sbatch]
     return ["sbatch", "--parsable", f"--job-name=albert-{stage}", f"--array=0-{size - 1}{limit}", *wait, *more, str(script), stage]

@@ -40,7 +40,8 @@ class DataConfig:
     path: Path
     """Folder that `albert prepare` wrote; `albert launch --data` sets it."""
     shuffle_window: Count = 8
-    """Shards whose rows are shuffled among each other; smaller where the disk seeks badly."""
+    """Shards whose rows are shuffled among each other; smaller where the disk seeks badly. Of compressed shards so many are
+    held in memory by each process, 256 MB each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,21 +17,23 @@ from pretrain.model import MicroBatch
 from tokenizer.errors import UserError
 from tokenizer.special_tokens import PAD_ID
 
-OPEN_SHARDS, DECODED_BATCHES = 64, 512
-"""Files, and record batches of ROWS_PER_BATCH rows, that are kept at hand; a decompressed one takes about a megabyte."""
-
 Views = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
 
 class Split:
-    """Rows of one split; `len()` is the number of instances."""
+    """Rows of one split; `len()` is the number of instances.
 
-    def __init__(self, folder: Path, counts: SplitCounts):
+    Record batches of `window` shards are kept at hand, so that each is decoded about once an epoch: views of the file, or, where
+    it is compressed, about a megabyte each.
+    """
+
+    def __init__(self, folder: Path, counts: SplitCounts, window: int):
         self.shard_rows = tuple(counts.shard_rows)
         self._paths = [folder / shard for shard in counts.shards]
         self._first_row = np.cumsum((0, *self.shard_rows))
-        self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(lambda shard: open_shard(self._paths[shard]))
-        self._decode = functools.lru_cache(maxsize=DECODED_BATCHES)(self._read_batch)
+        batches_per_shard = 1 + max(self.shard_rows, default=0) // ROWS_PER_BATCH
+        self._open = functools.lru_cache(maxsize=window + 1)(lambda shard: open_shard(self._paths[shard]))
+        self._decode = functools.lru_cache(maxsize=window * batches_per_shard)(self._read_batch)
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
@@ -65,8 +67,8 @@ def columns(batch: pa.RecordBatch) -> Views:
     return views
 
 
-def open_split(folder: Path, manifest: Manifest, split: str) -> Split:
-    """The split `train` or `validation` of a data folder.
+def open_split(folder: Path, manifest: Manifest, split: str, *, window: int = 8) -> Split:
+    """The split `train` or `validation` of a data folder. window: shards that are read from at a time (`data.shuffle_window`).
 
     Raises:
         UserError: a shard is missing, of another size than the manifest says, or damaged.
@@ -79,7 +81,7 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> Split:
         _, messages = open_shard(path)
         if len(messages) != -(-num_rows // ROWS_PER_BATCH) or counts.shard_bytes:
             raise unreadable(path, f"expected {num_rows} rows, as the manifest says")
-    return Split(folder, counts)
+    return Split(folder, counts, window)
 
 
 def open_shard(path: Path) -> tuple[pa.Schema, list[pa.ipc.Message]]:

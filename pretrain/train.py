@@ -63,7 +63,7 @@ class Trainer:
         self.manifest = read_manifest(config.data.path)
         if faults := data_faults(config, self.manifest, world_size()):
             raise UserError("\n".join(faults))
-        self.train_split = open_split(config.data.path, self.manifest, "train")
+        self.train_split = open_split(config.data.path, self.manifest, "train", window=config.data.shuffle_window)
         self.validation_split = open_validation(config.data.path, self.manifest)
         model = build_model(config, self.manifest)
         self.engine = Engine(model.to(device), build_optimizer(model, config.optimizer), config)

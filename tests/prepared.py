@@ -9,6 +9,7 @@ from data_prep.options import PrepareOptions
 from data_prep.schema import read_manifest
 
 BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def options(corpus, tokenizer, output, **changes):

@@ -5,18 +5,17 @@ import pickle
 import random
 import signal
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import BUNDLED
 
 from data_prep.duplicates import dedup_stages, join, minhash_keys, read_removed
 from data_prep.shingles import CONFIG, SHINGLES_AT_ONCE, Words, minima, signature_step
 from tokenizer.corpus import Document, read_documents
 
-BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 NUM_ORIGINALS = 150
 
 CHINESE = [
@@ -54,7 +53,7 @@ def documents_of(texts, num_tasks, task):
 
 
 def stages_of(method, texts, num_tasks, folder):
-    return dedup_stages(method, partial(documents_of, texts, num_tasks), num_tasks, folder)
+    return dedup_stages(method, partial(documents_of, texts, num_tasks), num_tasks, num_tasks * 10**8, folder)
 
 
 def removed_of(method, texts, num_tasks, folder):
@@ -152,8 +151,10 @@ def test_a_task_that_was_killed_leaves_the_same_files_when_it_runs_again(origina
             yield document
 
     if (child := os.fork()) == 0:
-        dedup_stages(method, killed_in_the_middle, 3, tmp_path / "again")[0].run_task(1)
-        os._exit(0)
+        try:
+            dedup_stages(method, killed_in_the_middle, 3, 0, tmp_path / "again")[0].run_task(1)
+        finally:
+            os._exit(1)  # never back into pytest
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert files_in(tmp_path / "again") == {}
     for _ in range(2):

@@ -74,7 +74,7 @@ def test_rows_restore_to_the_text_and_cover_whole_words_within_the_budget(length
     starts_word = word_starts(pieces, sentence_starts[:-1], MIXED)
     identities = identities_of(len(lengths))
     units, first_units = cut_units(sentence_starts, document_starts, starts_word, max_length - 3)
-    copies = np.full(len(lengths), 2)
+    copies = np.array([(0, 2)] * len(lengths), np.int64)
     table = pair(units, first_units, identities, seed, copies, max_length - 3, 0.1, SOP)
     counts = prediction_counts(max_length, ratio, most)
     rows = masked(pieces, table, counts, max_ngram, classes=MIXED, seed=seed)

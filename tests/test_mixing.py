@@ -3,6 +3,7 @@
 import gzip
 from collections import Counter
 
+import numpy as np
 import pytest
 from prepared import BUNDLED, hashes, options, read, restored
 
@@ -10,6 +11,7 @@ from data_prep.batches import times
 from data_prep.options import PrepareOptions
 from data_prep.prepare import prepare
 from tokenizer.errors import UserError
+from tokenizer.special_tokens import SEP_ID, UNK_ID
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +44,32 @@ def test_weights_give_each_source_its_share_in_whole_documents(tmp_path, sources
     expected = {label: source["text_pieces"] * source["repeats"] for label, source in mix["sources"].items()}
     assert abs(expected["early"] / sum(expected.values()) - 0.6) < 0.01  # weights are of characters, this counts pieces
     assert early["repeats"] > 2 > 1 > late["repeats"]
-    # How often each document of ten lines is there, by a row that only it has.
-    rows = Counter(map(tuple, restored(read(tmp_path / "mix"))))
-    once = Counter(map(tuple, restored(read(tmp_path / "plain"))))
-    assert sum(rows.values()) == pytest.approx(sum(once.values()), rel=0.05)
-    taken = mix["splits"]["train"]["pieces"] / plain["splits"]["train"]["pieces"]
-    assert taken == pytest.approx(1, abs=0.05)  # 350 documents: a standard deviation of 1 %
+    # Rows of the first copies stand in both folders; how often do they in the mix, by where they come from?
+    once, rows = (Counter(map(tuple, restored(read(tmp_path / name)))) for name in ("plain", "mix"))
+    alone = prepare(options(sources / "early.txt", tokenizer, tmp_path / "alone", dupe_factor=1))
+    early_rows = set(map(tuple, restored(read(tmp_path / "alone"))))
+    assert alone["splits"]["train"]["instances"] > 300
+    times_early = [rows[row] for row in once if row in early_rows]
+    # A row of copy 0 comes back in further copies by chance alone, so what counts is that it is there at all.
+    assert np.mean(np.array(times_early) > 0) == 1
+    documents = sum(mix["splits"][name]["documents"] for name in ("train", "validation"))
+    taken = early["documents_taken"] + late["documents_taken"]
+    assert early["documents_taken"] / early["documents"] == pytest.approx(early["repeats"], rel=0.1)
+    assert late["documents_taken"] / late["documents"] == pytest.approx(late["repeats"], rel=0.1)
+    assert taken < documents * 1.2
+    # The entropy is that of the text as training takes it, not as it lies there.
+    pieces = [piece for row in restored(read(tmp_path / "mix")) for piece in row if piece > SEP_ID or piece == UNK_ID]
+    share = np.unique(pieces, return_counts=True)[1] / len(pieces)
+    assert mix["splits"]["train"]["unigram_entropy"] == pytest.approx(-np.sum(share * np.log(share)), rel=1e-9)
+    assert mix["splits"]["train"]["unigram_entropy"] != pytest.approx(plain["splits"]["train"]["unigram_entropy"], rel=1e-6)
+
+
+def test_a_source_that_is_repeated_many_times_is_paired_some_copies_at_a_time(tmp_path, sources, tokenizer, monkeypatch):
+    weights = ["early=0.9", "late=0.1"]
+    mixed(sources, tokenizer, tmp_path / "one", weights, dupe_factor=4)
+    monkeypatch.setattr("data_prep.batches.COPIES_AT_ONCE", 3)
+    mixed(sources, tokenizer, tmp_path / "two", weights, dupe_factor=4)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
 
 
 def test_a_weight_of_zero_leaves_a_source_out(tmp_path, sources, tokenizer):

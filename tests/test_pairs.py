@@ -57,7 +57,12 @@ def make_documents(lengths, seed=0, word_start_share=0.6):
 def pair_up(lengths, budget, objective=SOP, *, seed=0, copies=1, short=0.1):
     sentence_starts, document_starts, starts_word, identities = make_documents(lengths, seed)
     units, first_units = cut_units(sentence_starts, document_starts, starts_word, budget)
-    return units, pair(units, first_units, identities, seed, np.full(len(lengths), copies), budget, short, objective)
+    return units, pair(units, first_units, identities, seed, first_to(copies, len(lengths)), budget, short, objective)
+
+
+def first_to(copies, num_documents):
+    """`copies` as `pair` takes them: all of each document."""
+    return np.array([(0, copies)] * num_documents, np.int64)
 
 
 def five_sigma(share, number):
@@ -163,7 +168,7 @@ def test_next_sentence_pairs_take_nothing_from_another_section_of_the_same_docum
     sentence_starts, document_starts, starts_word, identities = make_documents([[5] * 40] * 3)
     identities[:2] = [(0, 7, 0), (0, 7, 1)]
     units, first_units = cut_units(sentence_starts, document_starts, starts_word, 20)
-    table = pair(units, first_units, identities, 0, np.full(3, 40), 20, 0.1, NSP)
+    table = pair(units, first_units, identities, 0, first_to(40, 3), 20, 0.1, NSP)
     borrowed = table[(table[:, LABEL] == 1) & (table[:, DOCUMENT] < 2)]
     assert len(borrowed) > 100
     assert (borrowed[:, B_BEGIN] >= 400).all()
@@ -233,6 +238,21 @@ def test_a_document_gives_the_same_pairs_whatever_its_neighbours():
     _, first = pair_up(lengths[:1], 25, copies=4)
     np.testing.assert_array_equal(both[both[:, DOCUMENT] == 0], first)
     assert not np.array_equal(first[first[:, COPY] == 0][:, :5], first[first[:, COPY] == 1][:, :5])
+
+
+def test_copies_can_be_made_some_at_a_time():
+    lengths = [[3, 9, 4, 12, 7] * 5, [6, 2, 8] * 9, [5] * 40]
+    sentence_starts, document_starts, starts_word, identities = make_documents(lengths)
+    units, first_units = cut_units(sentence_starts, document_starts, starts_word, 25)
+
+    def pairs_of(copies):
+        return pair(units, first_units, identities, 0, np.array(copies, np.int64), 25, 0.1, SOP)
+
+    whole = pairs_of([(0, 4), (0, 0), (0, 7)])
+    some, rest = pairs_of([(0, 3), (0, 0), (0, 3)]), pairs_of([(3, 4), (0, 0), (3, 7)])
+    np.testing.assert_array_equal(some, whole[whole[:, COPY] < 3])
+    np.testing.assert_array_equal(rest, whole[whole[:, COPY] >= 3])
+    assert set(whole[:, DOCUMENT].tolist()) == {0, 2}
 
 
 def test_random_streams_give_the_published_numbers_and_differ_by_every_word_of_the_key():

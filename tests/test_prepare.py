@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -14,9 +15,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from prepared import BUNDLED, hashes, options, read, restored
+from prepared import BUNDLED, GOLDEN, hashes, options, read, restored
 
 from data_prep.options import PrepareOptions
+from data_prep.plan import read_plan, write_plan
 from data_prep.prepare import prepare
 from data_prep.schema import ROWS_PER_BATCH, manifest_sha256, read_manifest, shard_schema
 from data_prep.sentences import split
@@ -27,7 +29,6 @@ from tokenizer.files import replace_folder
 from tokenizer.special_tokens import CLS_ID, MASK_ID, SEP_ID, UNK_ID
 
 ROOT = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_datasets_opens_the_shards_and_columns_have_the_types_of_the_contract(data):
@@ -181,6 +182,42 @@ def read_manifest_of(content, folder):
     return manifest
 
 
+def test_buckets_spills_and_shards_change_no_row(tmp_path, tokenizer, monkeypatch):
+    plain = {"dupe_factor": 2, "workers": 1}
+    prepare(options(BUNDLED, tokenizer, tmp_path / "one", **plain))
+    monkeypatch.setattr("data_prep.plan.BUCKET_BYTES", (100_000, 100_000))
+    monkeypatch.setattr("data_prep.rows.SPILL_BYTES", 300_000)
+    monkeypatch.setattr("data_prep.rows.BLOCK_ROWS", 1000)
+    monkeypatch.setattr("data_prep.gather.HASHES_AT_ONCE", 20)
+    prepare(options(BUNDLED, tokenizer, tmp_path / "many", shard_size=150_000, task_size=10_000_000, **plain))
+    assert read_plan(str(tmp_path / "many")).num_buckets["train"] > 30
+    one, many = (read_manifest(tmp_path / name) for name in ("one", "many"))
+    assert len(many.splits["train"].shards) > 20
+    for name in ("train", "validation"):
+        assert read(tmp_path / "many", name).equals(read(tmp_path / "one", name))
+        assert vars(many.splits[name]) | shards_of(one.splits[name]) == vars(one.splits[name])
+    assert many.duplicate_documents == one.duplicate_documents
+
+
+def shards_of(counts):
+    return {name: getattr(counts, name) for name in ("shards", "shard_rows", "shard_bytes", "shard_sha256")}
+
+
+def test_many_small_files_are_few_tasks(tmp_path, tokenizer):
+    documents = gzip.decompress(BUNDLED.read_bytes()).decode().split("\n\n")[:3]
+    lines = [line for document in documents for line in document.split("\n")]
+    (tmp_path / "files").mkdir()
+    for number, line in enumerate(lines):
+        (tmp_path / "files" / f"{number:05d}.txt").write_text(line + "\n", encoding="utf-8")
+    (tmp_path / "whole.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    manifest = prepare(options(tmp_path / "files", tokenizer, tmp_path / "data", dupe_factor=1))
+    assert len(lines) > 100
+    assert len(read_plan(str(tmp_path / "data")).tasks) == 1
+    whole = prepare(options(tmp_path / "whole.txt", tokenizer, tmp_path / "data2", dupe_factor=1))
+    for name in ("documents", "sentences", "text_pieces"):
+        assert sum(split[name] for split in manifest["splits"].values()) == sum(split[name] for split in whole["splits"].values())
+
+
 def test_rows_are_shuffled_over_the_whole_split(data, corpus, tokenizer):
     # Pieces that only one document has tell where its rows went; in a shuffled split they lie in every quarter.
     encoder = Encoder(tokenizer)
@@ -283,6 +320,55 @@ def test_the_same_command_again_does_nothing_and_another_is_refused_by_the_name_
     with pytest.raises(UserError, match=r"--input: .*sotu.* is not there"):
         prepare(options(BUNDLED, tokenizer, tmp_path / "data"))
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").glob("*.arrow")}
+
+
+def test_a_finished_folder_without_a_shard_is_not_believed(tmp_path, corpus, tokenizer):
+    prepare(options(corpus, tokenizer, tmp_path / "data"))
+    (tmp_path / "data" / "summary.json").unlink()  # as a kill at the very end leaves it
+    prepare(options(corpus, tokenizer, tmp_path / "data"))
+    assert (tmp_path / "data" / "summary.json").exists()
+    (tmp_path / "data" / "train-00000.arrow").unlink()
+    with pytest.raises(UserError, match=r"train-00000\.arrow is missing"):
+        prepare(options(corpus, tokenizer, tmp_path / "data"))
+
+
+def test_a_plan_that_was_cut_off_while_it_was_written_does_not_stand_in_the_way(tmp_path, corpus, tokenizer, data):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "plan.json.tmp-0badcafe").write_text("{")
+    prepare(options(corpus, tokenizer, tmp_path / "data"))
+    assert hashes(tmp_path / "data") == hashes(data)
+
+
+def test_what_changes_after_the_plan_is_noticed(tmp_path, corpus, tokenizer, monkeypatch):
+    copies = shutil.copytree(tokenizer, tmp_path / "tokenizer"), tmp_path / "corpus.txt"
+    for changed in range(2):
+        shutil.copy(corpus, copies[1])
+        chosen = options(copies[1], copies[0], tmp_path / f"data-{changed}")
+
+        def change(folder, plan, changed=changed):
+            write_plan(folder, plan)
+            path = (copies[0] / "tokenizer_config.json", copies[1])[changed]
+            path.write_text(path.read_text(encoding="utf-8")[:-20] + "\n" * 20 + ("}" if not changed else ""), encoding="utf-8")
+            os.utime(path, ns=(0, 0))
+
+        monkeypatch.setattr("data_prep.prepare.write_plan", change)
+        with pytest.raises(UserError, match=("tokenizer|corpus") + ".*changed since|tokenizer_config.json"):
+            prepare(chosen)
+        monkeypatch.undo()
+        shutil.copy(tokenizer / "tokenizer_config.json", copies[0])
+
+
+def test_files_that_shape_the_bytes_count_by_their_content(tmp_path, corpus, tokenizer):
+    (tmp_path / "one").write_text("Bw.\n", encoding="utf-8")
+    (tmp_path / "two").write_text("Bw.\n", encoding="utf-8")
+    manifests = [
+        prepare(options(corpus, tokenizer, tmp_path / f"{name}-data", abbreviations=tmp_path / name)) for name in ("one", "two")
+    ]
+    assert manifests[0] == manifests[1]
+    assert manifests[0]["options"]["abbreviations"] == hashlib.sha256(b"Bw.\n").hexdigest()
+    (tmp_path / "one").write_text("Bi.\n", encoding="utf-8")
+    with pytest.raises(UserError, match="--abbreviations is"):
+        prepare(options(corpus, tokenizer, tmp_path / "one-data", abbreviations=tmp_path / "one"))
 
 
 def test_bad_input_leaves_nothing_under_the_outputs_name(tmp_path, tokenizer):

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from prepared import BUNDLED, hashes, options, read, restored
+from prepared import BUNDLED, GOLDEN, hashes, options, read, restored
 
 from data_prep.options import PrepareOptions
 from data_prep.prepare import prepare
 from data_prep.schema import read_manifest
+from data_prep.shuffle import write_shard
 from tokenizer.errors import UserError
 
 
@@ -57,8 +58,45 @@ def test_what_cannot_be_remasked_is_refused(tmp_path, data):
         remasked(BUNDLED.parent, tmp_path / "new")
     with pytest.raises(UserError, match="--dupe_factor is 3, but must be left out beside --remask"):
         remasked(data, tmp_path / "new", dupe_factor=3)
-    with pytest.raises(UserError, match="holds something else, or other masks"):
+    with pytest.raises(UserError, match="holds other data or other masks"):
         remasked(data, data)
+    with pytest.raises(UserError, match="holds something else"):
+        remasked(data, BUNDLED.parent)
+    with pytest.raises(UserError, match="earlier release"):
+        remasked(GOLDEN / "shards_1", tmp_path / "new")
+    with pytest.raises(UserError, match="expected a data folder of this machine"):
+        remasked("memory://data", tmp_path / "new")
     remasked(data, tmp_path / "new", seed=1)
-    with pytest.raises(UserError, match="other masks"):
+    with pytest.raises(UserError, match="--seed is 2, there it is 1"):
         remasked(data, tmp_path / "new", seed=2)
+
+
+def test_a_remask_of_several_shards_goes_on_after_a_kill(tmp_path, corpus, tokenizer, monkeypatch):
+    many = {"shard_size": 20_000, "dupe_factor": 2}
+    prepare(options(corpus, tokenizer, tmp_path / "data", **many))
+    assert len(read_manifest(tmp_path / "data").splits["train"].shards) >= 3
+    # With the same masking options the rows of each shard, not of the first alone, get the masks of their number.
+    remasked(tmp_path / "data", tmp_path / "again")
+    assert shards_of(tmp_path / "again") == shards_of(tmp_path / "data")
+    remasked(tmp_path / "data", tmp_path / "whole", seed=4)
+
+    written = []
+
+    def dies(*arguments):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write_shard(*arguments))
+
+    monkeypatch.setattr("data_prep.remask.write_shard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        remasked(tmp_path / "data", tmp_path / "new", seed=4)
+    monkeypatch.undo()
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "new").glob("*.arrow")}
+    assert len(first) == 2
+    remasked(tmp_path / "data", tmp_path / "new", seed=4)
+    assert all(path.stat().st_mtime_ns == written_at for path, written_at in first.items())
+    assert hashes(tmp_path / "new") == hashes(tmp_path / "whole")
+
+
+def shards_of(folder):
+    return {name: digest for name, digest in hashes(folder).items() if name.endswith(".arrow")}
