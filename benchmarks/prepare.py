@@ -7,6 +7,8 @@ runs in one process, with TOKENIZERS_PARALLELISM off.
 
 import argparse
 import contextlib
+import functools
+import gzip
 import io
 import json
 import os
@@ -88,7 +90,7 @@ def measure(corpus: Path, work: Path) -> Iterator[tuple[str, str]]:
     yield "step: sentences", rate("sentences")
     yield "step: encoder alone, cold table", rate("encode")
     yield "encoder against the peer", f"{median['encode_batch_fast'] / median['encode']:.2f}x"
-    yield "step: word starts, pairs, rows", rate("pairs")
+    yield "step: pairs and rows", rate("pairs")
     yield "step: sort, mask and write shards", rate("shards")
     yield "sum of the steps", f"{mb / sum(median[name] for name in ('read', 'sentences', 'encode', 'pairs', 'shards')):.2f} MB/s"
     copy = median["command, 2"] - median["command, 1"]
@@ -98,14 +100,33 @@ def measure(corpus: Path, work: Path) -> Iterator[tuple[str, str]]:
     yield "**bytes a piece** on disk, masks and labels included", f"{size / train['pieces']:.3f}"
     yield from reading(work, base)
     yield from masks_again(work)
-    four = work / "four"
+    yield from memory(work, corpus, tokenizer, rss_once)
+
+
+def memory(work: Path, corpus: Path, tokenizer: Path, rss_once: float) -> Iterator[tuple[str, str]]:
+    """Peak RSS of one process: the corpus, and four copies of it as one folder, one large task, or one compressed file."""
+    four, packed = work / "four", work / "four.jsonl.gz"
     four.mkdir(exist_ok=True)
     for number in range(4):
-        if not (four / f"{number}.jsonl").exists():
-            shutil.copyfile(corpus, four / f"{number}.jsonl")
-    shutil.rmtree(work / "out-4", ignore_errors=True)
-    _, rss_four = run("prepare", "--input", four, "--tokenizer", tokenizer, "--output", work / "out-4", "--dupe_factor", 1)
-    yield "**peak RSS**, 1x and 4x the corpus", f"{rss_once:.0f} MB, {rss_four:.0f} MB: ratio {rss_four / rss_once:.3f}"
+        shutil.copyfile(corpus, four / f"{number}.jsonl")
+    with gzip.open(packed, "wb", compresslevel=1) as file:
+        for number in range(4):
+            file.write((four / f"{number}.jsonl").read_bytes())
+
+    def peak(name: str, *options: object) -> float:
+        shutil.rmtree(work / name, ignore_errors=True)
+        return run("prepare", "--tokenizer", tokenizer, "--output", work / name, *options)[1]
+
+    one_copy = peak("rss-4", "--input", four, "--dupe_factor", 1)
+    yield "**peak RSS**, 1x and 4x the corpus, one copy", f"{rss_once:.0f} MB, {one_copy:.0f} MB: ratio {one_copy / rss_once:.3f}"
+    once = peak("rss-1-10", "--input", corpus, "--dupe_factor", 10)
+    ten = peak("rss-4-10", "--input", four, "--dupe_factor", 10)
+    yield "peak RSS, 1x and 4x the corpus, ten copies", f"{once:.0f} MB, {ten:.0f} MB: ratio {ten / once:.3f}"
+    large = peak("rss-task", "--input", four, "--dupe_factor", 10, "--task_size", 10**9)
+    yield "peak RSS, 4x the corpus in one task, ten copies", f"{large:.0f} MB"
+    yield "peak RSS, 4x the corpus in one .gz, ten copies", f"{peak('rss-gz', '--input', packed, '--dupe_factor', 10):.0f} MB"
+    mixed = ("--input", f"much={four / '0.jsonl'}", f"little={work / 'steps.jsonl'}", "--weights", "much=0.05", "little=0.95")
+    yield "peak RSS, one half repeated 1.9 times by weight, ten copies", f"{peak('rss-mix', *mixed, '--dupe_factor', 10):.0f} MB"
 
 
 def peer(tokenizer: Path, texts: list[str]) -> dict[str, float]:
@@ -118,17 +139,15 @@ def peer(tokenizer: Path, texts: list[str]) -> dict[str, float]:
 
 
 def steps(tokenizer: Path, texts: list[str], work: Path, warm: bool) -> dict[str, float]:
-    """Seconds of each step by itself, over batches as they are prepared."""
+    """Seconds of each step by itself, over batches as they are prepared; the encoder's table is cold."""
     from data_prep import batches, shuffle
     from data_prep.options import PrepareOptions
-    from data_prep.pairs import SOP, cut_units, lay_out, pair, row_keys
     from data_prep.rows import Rows, concatenate, take
     from data_prep.sentences import split
     from data_prep.shards import ShardWriter
-    from data_prep.words import word_starts
     from tokenizer.corpus import read_documents
 
-    preparer = batches.BatchPreparer(PrepareOptions(tokenizer=tokenizer, max_seq_length=LENGTH))
+    preparer = batches.BatchPreparer(PrepareOptions(tokenizer=tokenizer, max_seq_length=LENGTH, dupe_factor=1))
     masker = shuffle.Masker(preparer.options, LENGTH, preparer.options.num_predictions, preparer.encoder.pieces)
     corpus = work / "steps.jsonl"
     if not corpus.exists():
@@ -136,33 +155,20 @@ def steps(tokenizer: Path, texts: list[str], work: Path, warm: bool) -> dict[str
             file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     documents: list = []
     seconds = {"read": timed(lambda: documents.extend(read_documents([str(corpus)])))}
-    grouped = [batch.documents for batch in batches.cut_batches(documents, 0, 0.0)]
-    split_up: list[list[list[str]]] = []
+    grouped = list(batches.cut_batches(documents, 0, 0.0))
+    sentences: list[list[str]] = []
 
-    def sentences() -> None:
-        split_up.extend([[split(d.text, language="en", presegmented=False) for d in batch] for batch in grouped])
+    def cut() -> None:
+        for batch in grouped:
+            sentences.append([s for d in batch.documents for s in split(d.text, language="en", presegmented=False)])
 
-    seconds["sentences"] = timed(sentences)
-    encoded: list = []
-    seconds["encode"] = timed(
-        lambda: encoded.extend(preparer.encoder.encode_flat([s for document in batch for s in document]) for batch in split_up)
-    )
+    seconds["sentences"] = timed(cut)
+    seconds["encode"] = timed(lambda: [preparer.encoder.encode_flat(texts) for texts in sentences])
+    encoded = [preparer.encode(batch) for batch in grouped]
     parts: list[Rows] = []
 
-    def pairs(which: range) -> None:
-        for number in which:
-            pieces, lengths = encoded[number]
-            kept = lengths > 0
-            counts = [len(document) for document in split_up[number]]
-            document_of = np.repeat(np.arange(len(counts)), counts)
-            document_starts = np.concatenate([[0], np.cumsum(np.bincount(document_of[kept], minlength=len(counts)))])
-            sentence_starts = np.concatenate([[0], np.cumsum(lengths[kept])])
-            identities = np.array([(d.input_index, d.offset, d.section) for d in grouped[number]], np.int64)
-            starts = word_starts(pieces, sentence_starts[:-1], preparer.classes)
-            units, first_units = cut_units(sentence_starts, document_starts, starts, preparer.budget)
-            table = pair(units, first_units, identities, 0, np.ones(len(counts), np.int64), preparer.budget, 0.1, SOP)
-            ids, row_starts, b_starts = lay_out(pieces.astype(preparer.piece_type), table)
-            parts.append(Rows(row_keys(table, identities, 0), ids, row_starts, b_starts, table[:, 4].astype(np.int8)))
+    def pairs() -> None:
+        parts.extend(rows for batch in encoded for rows, _ in preparer.pair_up(batch))
 
     def shards() -> None:
         rows = concatenate(parts)
@@ -172,33 +178,40 @@ def steps(tokenizer: Path, texts: list[str], work: Path, warm: bool) -> dict[str
         writer.close()
 
     if not warm:  # once for the compiler
-        pairs(range(1))
+        pairs()
         shards()
         parts.clear()
-    seconds["pairs"] = timed(lambda: pairs(range(len(grouped))))
+    seconds["pairs"] = timed(pairs)
     seconds["shards"] = timed(shards)
     return seconds
 
 
 def reading(work: Path, base: list[object]) -> Iterator[tuple[str, str]]:
-    """zstd: size, and random reads of rows against the plain folder, alternated."""
+    """zstd: size, and reads of rows in random order against the plain folder, alternated: all batches at hand, or one in four."""
     from data_prep.schema import read_manifest
-    from pretrain.data import open_split
+    from pretrain import data
 
     if not (work / "zstd").exists():
         run(*base, "--output", work / "zstd", "--dupe_factor", 1, "--compression", "zstd")
-    speeds: dict[str, list[float]] = {"copies-1": [], "zstd": []}
+    speeds: dict[tuple[str, str], list[float]] = {}
     size = {}
     for _ in range(ROUNDS):
-        for name, found in speeds.items():
+        for name in ("copies-1", "zstd"):
             manifest = read_manifest(work / name)
-            split = open_split(work / name, manifest, "train")
             size[name] = sum(manifest.splits["train"].shard_bytes) / manifest.splits["train"].pieces
-            rows = np.random.default_rng(0).integers(0, len(split), 3000)
-            found.append(len(rows) / timed(lambda rows=rows, split=split: [split.row(int(row))["input_ids"].sum() for row in rows]))
-    plain, packed = (statistics.median(values) for values in speeds.values())
-    yield "zero-copy random reads, page cache warm", f"{plain:,.0f} rows/s"
-    yield "zstd: bytes a piece; random reads, decompressed batches kept", f"{size['zstd']:.3f}; {packed:,.0f} rows/s"
+            for cache in ("all", "quarter"):
+                split = data.open_split(work / name, manifest, "train")
+                if cache == "quarter":
+                    batches = -(-len(split) // data.ROWS_PER_BATCH)
+                    split._decode = functools.lru_cache(maxsize=max(1, batches // 4))(split._read_batch)
+                rows = np.random.default_rng(0).permutation(len(split))
+                seconds = timed(lambda rows=rows, split=split: [split.row(int(row))["input_ids"].sum() for row in rows])
+                speeds.setdefault((name, cache), []).append(len(rows) / seconds)
+    rates = {key: statistics.median(values) for key, values in speeds.items()}
+    yield "rows/s in random order, page cache warm: zero-copy", f"{rates['copies-1', 'all']:,.0f}"
+    yield "rows/s from zstd, the window's batches decompressed once and kept", f"{rates['zstd', 'all']:,.0f}"
+    yield "rows/s from zstd where only a quarter of them fits", f"{rates['zstd', 'quarter']:,.0f}"
+    yield "bytes a piece with zstd", f"{size['zstd']:.3f}"
 
 
 def masks_again(work: Path) -> Iterator[tuple[str, str]]:

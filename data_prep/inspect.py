@@ -1,7 +1,6 @@
 """`albert inspect`: a data folder in, some of its instances and its numbers out, in the terminal and as a page."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from data_prep.hazards import warnings
 from data_prep.inspect_options import InspectOptions
 from data_prep.inspect_page import build_page
 from data_prep.instances import Instance, Token, load_pieces, read_columns, sample_instances
-from data_prep.printable import printable
 from data_prep.schema import Manifest, read_manifest
 from data_prep.statistics import MAX_ROWS, Statistics, figures, gather_statistics, most_frequent
 from data_prep.summary import label_name, print_summary
 from tokenizer.errors import UserError
 from tokenizer.files import write_text
+from tokenizer.printable import printable
 
 STYLES = {"": "dim", "A": "cyan", "B": "magenta", "mask": "bold red", "random": "bold yellow", "kept": "bold green"}
 """Of segments and of what stands for a piece to predict."""
@@ -41,8 +40,6 @@ def inspect(options: InspectOptions) -> None:
     statistics = gather_statistics(batches, pieces, manifest.max_seq_length, str(manifest.options.get("mask_unit")))
     sizes = {name: (options.folder / name).stat().st_size for counts in manifest.splits.values() for name in counts.shards}
     found = warnings(manifest)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     print_instances(instances, manifest)
     print_statistics(statistics, pieces, options.split)
     print_summary(manifest, options.folder, found, shard_sizes=sizes)

@@ -1,9 +1,10 @@
 """Options of `albert inspect`. Imports nothing heavy: the command line is built from this dataclass."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenizer.errors import check_all
+from tokenizer.errors import UserError, check_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class InspectOptions:
     """Seed of the draw."""
 
     def check(self) -> None:
-        """Raise one UserError that lists every option that cannot be used."""
+        """Raise one UserError that lists every option that cannot be used, or says that the folder is not on this machine."""
+        if (url := re.match(r"(\w[\w+.-]+):/(.*)", str(self.folder))) and not self.folder.exists():  # a Path has one slash of two
+            raise UserError(f"{url[1]}://{url[2]}: inspect reads local folders: fetch it first.")
         html = self.html
         usable = html is None or (html.parent.is_dir() and (html.is_file() or not html.exists()))
         wanted = {

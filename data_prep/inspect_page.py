@@ -7,10 +7,10 @@ import numpy as np
 
 from data_prep.charts import bars, histogram
 from data_prep.instances import Instance, Token
-from data_prep.printable import printable
 from data_prep.schema import Manifest
 from data_prep.statistics import Statistics, figures, most_frequent
 from data_prep.summary import Figure, folder_figures, label_name, split_figures
+from tokenizer.printable import printable
 
 NUM_FREQUENT = 30
 
@@ -137,7 +137,7 @@ def show_instance(instance: Instance, manifest: Manifest) -> str:
 
 
 def join_masked(tokens: Iterable[Token]) -> list[list[Token]]:
-    """The tokens one by one, but masked pieces of one word together, so that the word can be read."""
+    """The tokens one by one, but masked neighbours without a space between them (mostly one word) together, so that they read."""
     groups: list[list[Token]] = []
     for token in tokens:
         if token.fate == "mask" and not token.after_space and groups and groups[-1][0].fate == "mask":

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from data_prep.printable import printable
 from data_prep.schema import TOKENIZER_FOLDER, Manifest, shard_schema
 from data_prep.words import SPACE
 from tokenizer.chain import load_chain
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
+from tokenizer.printable import printable
 from tokenizer.special_tokens import MASK_ID
 
 
@@ -147,7 +147,7 @@ def read_shard(path: Path, num_rows: int, vocab_size: int) -> Iterator[tuple[int
             for batch in reader:
                 yield row, batch
                 row += batch.num_rows
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read as an Arrow stream ({error}). Prepare the data again.") from error
     if row != num_rows:
         raise UserError(f"{path}: expected the {num_rows:,} rows of the manifest, but found {row:,}. Prepare the data again.")
@@ -170,7 +170,7 @@ def to_columns(batch: pa.RecordBatch, path: Path, manifest: Manifest) -> Columns
             and max(ids.max(initial=0), labels.max(initial=0)) < manifest.vocab_size
         ):
             raise pa.ArrowInvalid("lengths, positions or pieces out of range")
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise UserError(f"{path}: damaged ({error}). Prepare the data again.") from error
     masked = positions + np.repeat(row_starts[:-1], num_targets)
     return Columns(ids, row_starts, masked, labels, label_starts, borders, batch.column("sentence_order_label").to_numpy())

@@ -41,8 +41,8 @@ def open_steps(options: PrepareOptions) -> tuple[Callable[[str], str] | None, di
     Raises:
         UserError: a package is not installed, or the language model cannot be used.
     """
-    # Mending takes control characters away, which may be all there is.
-    wanted = {"min_chars": lambda document: len(document.text.strip()) >= max(1, options.min_chars)}
+    # Mending takes control characters away, which may be all there is. Later sections belong to a document that is long.
+    wanted = {"min_chars": lambda item: len(item.text.strip()) >= (1 if item.section else max(1, options.min_chars))}
     if options.max_repeated_lines < 1:
         wanted["max_repeated_lines"] = lambda document: share_of_repeated_lines(document.text) <= options.max_repeated_lines
     if options.languages:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.printable import printable
 from data_prep.schema import NO_LABEL, Manifest, SplitCounts
 from tokenizer.files import write_json
+from tokenizer.printable import printable
 
 
 class Figure(NamedTuple):

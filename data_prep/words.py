@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.compiled import compiled
+from tokenizer.printable import JOINERS
 
 SPACE = "▁"
 """SentencePiece's mark of a space before the piece."""
@@ -23,9 +24,6 @@ UNSPACED_SCRIPTS = frozenset(
     + ["THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE", "TAI", "NEW"]  # NEW TAI LUE
 )
 """First words of the Unicode names of characters whose scripts put no spaces between words."""
-
-JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiner: format characters that stand inside words of Arabic and Indic scripts."""
 
 
 def char_class(char: str) -> int:

@@ -1,6 +1,8 @@
 """The `albert` command: one verb a stage. A verb's modules are imported only when it is called."""
 
+import os
 import pkgutil
+import select
 import signal
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
@@ -9,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, get_type_hints
 
 from tokenizer.errors import UserError
+from tokenizer.printable import printable
 
 
 class Verb(NamedTuple):
@@ -39,7 +42,25 @@ VERBS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; the exit code is 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis, 130 interrupted."""
+    """Run one verb; the exit code is 0 done, 1 crash or nobody reads the output, 2 user error, 3 preempted, 4 stopped by diagnosis,
+    130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal or file that is not UTF-8
+    try:
+        try:
+            return run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        if not poll.poll(0):  # no error here: it is another pipe that broke
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone, as `head` does
+        return 1
+
+
+def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -55,7 +76,8 @@ def main(arguments: list[str]) -> int:
         options = parse(name, pkgutil.resolve_name(VERBS[name].options), rest)
         result = pkgutil.resolve_name(VERBS[name].function)(options)
     except UserError as error:
-        print(f"albert {name}: {error}", file=sys.stderr)
+        lines = map(printable, f"albert {name}: {error}".split("\n"))  # it may quote the corpus
+        print("\n".join(lines), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"albert {name}: interrupted; nothing half-written was left under a final name", file=sys.stderr)

@@ -12,11 +12,8 @@ from prepared import BUNDLED, options
 ROOT = Path(__file__).parent.parent
 ALBERT = Path(sys.executable).with_name("albert")
 
-
-@pytest.fixture(autouse=True, scope="session")
-def _offline():
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_DATASETS_OFFLINE"] = "1"
+# Here and not in a fixture: the libraries look when they are imported.
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,51 @@ def test_user_errors_are_short_name_the_culprit_and_leave_nothing(albert, argume
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_in_an_error_is_interpreted_by_the_terminal(albert, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a\\u001b[31m": 1}')
+    options = ("--input", tmp_path / "a.jsonl", "--output", tmp_path / "out")
+    error = albert("tokenizer", *options, "--text_field", "b\x9b31m\u202e", code=2).stderr
+    assert "no field `b\\x9b31m\\u202e`. There are: a\\x1b[31m." in error
+    assert all(line.isprintable() for line in error.split("\n"))
+    error = albert("tokenizer", "--input", tmp_path, "--output", tmp_path / "out", "--vocab_size", 1, "--seed", -1, code=2).stderr
+    assert error.count("\n") == 3, "a line for each option, as before"
+
+
+def test_output_that_is_not_utf_8_is_no_error(albert, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    printed = albert("tokenizer", "--input", corpus, "--output", tmp_path / "out", "--vocab_size", 600).stdout
+    assert "\\u2581" in printed, "the sign for a space"
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(["--help"], ""), (["--help"], "1"), (["tokenizer", "--help"], "")]  # unbuffered, argparse itself passes over it
+    + [(["tokenizer", "--output", "out", "--input"], unbuffered) for unbuffered in ("", "1")],
+)
+def test_a_reader_of_the_output_that_goes_away_ends_it_silently(corpus, arguments, unbuffered, tmp_path):
+    if arguments[-1] == "--input":
+        arguments = [*arguments, str(corpus)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    finished = subprocess.run([str(ALBERT), *arguments], stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, env=environment)
+    os.close(writing)
+    assert (finished.returncode, finished.stderr) == (1, b"")
+
+
+def test_another_pipe_that_breaks_is_not_taken_for_the_output(monkeypatch, tmp_path):
+    code = "import launch.cli, tokenizer.train\ndef broken(options): raise BrokenPipeError('another')\n"
+    code += "tokenizer.train.train_tokenizer = broken\nlaunch.cli.main(['tokenizer', '--input', 'x', '--output', 'y'])"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.stderr.endswith("BrokenPipeError: another\n")
+
+
+def test_inspect_says_that_it_reads_local_folders(albert):
+    error = albert("inspect", "s3://bucket/data", code=2).stderr
+    assert error == "albert inspect: s3://bucket/data: inspect reads local folders: fetch it first.\n"
+
+
 def test_launch_lists_config_and_data_faults_together(albert, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("optimzer: {lr: 1}\ntraining: {steps: -1, micro_batch_size: none}\n")

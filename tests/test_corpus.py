@@ -1,5 +1,6 @@
 """Documents: what is one, its identity, and what bad input is told."""
 
+import glob
 import gzip
 import json
 import os
@@ -10,11 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from backports import zstd
+from prepared import BUNDLED
 
-from tokenizer.corpus import Document, read_documents, resolve_inputs
+from tokenizer.corpus import Document, Input, read_documents, resolve_inputs
 from tokenizer.errors import UserError
-
-BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 
 TEXT = "Erste Zeile – ä\nzweite\u2028Zeile\n\n \t\u3000\n  যুক্ত\nবর্ণ\n\n\nend without newline"
 
@@ -161,6 +161,39 @@ def test_the_order_of_arguments_does_not_matter_but_for_equal_names(tmp_path):
 def test_a_file_given_twice_is_read_once(tmp_path):
     path = write(tmp_path / "a.txt", "x")
     assert texts(path, tmp_path, tmp_path / "*.txt") == ["x"]
+
+
+def test_a_file_under_two_paths_is_read_once_under_the_first_of_its_names(tmp_path):
+    path = write(tmp_path / "d" / "b.txt", "x")
+    (tmp_path / "d" / "a.txt").symlink_to("b.txt")
+    (tmp_path / "e").symlink_to("d")
+    for inputs in ([tmp_path], [f"{tmp_path}/*"], [f"{tmp_path}/**"], [path, tmp_path / "e"], [tmp_path / "e", path]):
+        assert texts(*inputs) == ["x"]
+        assert [item.name.removeprefix("d/") for item in resolve_inputs(list(map(str, inputs)))] == ["a.txt"]
+    assert texts(f"file://{path}", path) == texts(f"file://{tmp_path}/d/*", path) == ["x"]
+    assert resolve_inputs([f"label=file://{path}"]) == [Input(path, "txt", "b.txt", "label")]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**", "**/*.txt", "**/d/*", "*/**", "**/**/c.txt", "d/**/c*", "**/.h/*", "**/.*", "d*/**/?.txt", "a.txt/**", "**/d"]
+)
+def test_globs_with_two_stars_take_what_glob_finds(tmp_path, monkeypatch, pattern):
+    for name in ("a.txt", "d/b.txt", "d/d/c.txt", "d/.h/c.txt", ".h/e.txt", "d/e/.i.txt", "de/f/c.txt", "g/c.csv"):
+        write(tmp_path / name, name)
+    monkeypatch.chdir(tmp_path)
+    expected = {name for name in glob.glob(pattern, recursive=True) if name.endswith(".txt")}
+    for prefix in ("", f"{tmp_path}/", "./"):
+        if expected:
+            assert set(texts(prefix + pattern)) == expected
+        else:
+            assert "no file of a known type" in refusal(prefix + pattern)
+
+
+def test_globs_with_two_stars_end_where_links_lead_back_up(tmp_path):
+    write(tmp_path / "d" / "a.txt", "x")
+    for name in ("one", "two", "three"):  # glob follows each up to the 40 links that the operating system bears
+        (tmp_path / "d" / name).symlink_to(tmp_path)
+    assert texts(f"{tmp_path}/**") == texts(f"{tmp_path}/**/*.txt") == ["x"]
 
 
 def test_globs_take_supported_files_and_folders(tmp_path):
@@ -340,6 +373,10 @@ def test_bad_parquet_files_are_named(tmp_path):
     message = refusal(tmp_path / "a.parquet", text_field="content")
     assert "no column `content`. There are: body, text." in message
     assert "cannot be read as parquet" in refusal(write(tmp_path / "b.parquet", b"rubbish"))
+    twins = pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 3, names=["text", "text", "other"])
+    pyarrow.parquet.write_table(twins, tmp_path / "d.parquet")
+    assert "2 columns are named `text`" in refusal(tmp_path / "d.parquet")
+    assert texts(tmp_path / "d.parquet", text_field="other") == ["x"]
     latin = pyarrow.StringArray.from_buffers(1, pyarrow.py_buffer(struct.pack("<ii", 0, 2)), pyarrow.py_buffer(b"\xe4x"))
     pyarrow.parquet.write_table(pyarrow.table({"text": latin}), tmp_path / "c.parquet")
     assert "row 0: not UTF-8" in refusal(tmp_path / "c.parquet")

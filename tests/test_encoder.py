@@ -3,6 +3,8 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import BUNDLED
 
 from tokenizer import word_table
 from tokenizer.corpus import read_documents
@@ -17,8 +20,6 @@ from tokenizer.encoder import Encoder
 from tokenizer.options import TokenizerOptions
 from tokenizer.special_tokens import FORBIDDEN_TEXT_IDS
 from tokenizer.train import train_tokenizer
-
-BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 
 PAIRS = {"lower": (True, True), "cased": (False, True), "english": (True, False), "cased_english": (False, False)}
 """(lower_case, keep_accents)"""
@@ -224,6 +225,40 @@ def test_text_that_never_repeats_a_word_gets_the_ids_of_the_chain(folders):
     encoder = Encoder(folders["lower"])
     assert check(encoder, [*sentences, "[MASK] here"]) == 1
     assert encoder.num_guarded_words == 1
+
+
+def test_long_sentences_are_encoded_few_at_a_time(folders, monkeypatch):
+    source = random.Random(1)
+    sentences = ["".join(source.choices("etaoin", k=source.randrange(2000))) + source.choice(["", "[MASK]"]) for _ in range(100)]
+    encoder = Encoder(folders["lower"])
+    assert check(encoder, sentences) > 20
+    expected = [ids.tolist() for ids in encoder.encode(sentences)]
+    monkeypatch.setattr(word_table, "CHUNK_CHARACTERS", 3000)
+    assert [ids.tolist() for ids in Encoder(folders["lower"]).encode(sentences)] == expected
+    chunks = list(word_table.cut_chunks(list(range(100)), sentences))
+    assert sum(chunks, []) == list(range(100))
+    assert 20 < len(chunks) < 60
+    assert list(word_table.cut_chunks([1, 0, 2], ["x" * 9999, "y", "z"])) == [[1], [0], [2]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
+def test_memory_is_bounded_whatever_the_length_of_the_sentences(folders):
+    code = r"""
+import random, re, sys
+from pathlib import Path
+from tokenizer.encoder import Encoder
+def peak():
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+encoder = Encoder(Path(sys.argv[1]))
+encoder.encode_flat(["a sentence"])
+sentences = ["".join(random.Random(number).choices("etaoin", k=20_000)) for number in range(250)]
+before = peak()
+encoder.encode_flat(sentences)
+print(peak() - before)
+"""
+    printed = subprocess.run([sys.executable, "-c", code, str(folders["lower"])], capture_output=True, text=True, check=True).stdout
+    # In MB. The ids take 20 in several copies, encodings of all sentences at once 400.
+    assert int(printed) < 150
 
 
 # Counts and the table

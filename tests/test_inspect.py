@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from prepared import BUNDLED
 
 from data_prep.charts import histogram, nice_ticks
 from data_prep.hazards import warnings
 from data_prep.inspect import inspect
 from data_prep.inspect_options import InspectOptions
 from data_prep.instances import load_pieces, read_columns, sample_instances
-from data_prep.printable import printable
 from data_prep.schema import (
     FORMAT_VERSION,
     ROWS_PER_BATCH,
@@ -37,9 +37,9 @@ from launch.cli import parse
 from tokenizer.chain import build_chain, nmt_nfkc_charsmap
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
+from tokenizer.printable import printable
 from tokenizer.special_tokens import CLS_ID, CONTROL_SYMBOLS, MASK_ID, PAD_TOKEN, SEP_ID, UNK_ID, UNK_TOKEN
 
-CORPUS = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 HOSTILE = ["▁<script>alert(1)</script>", "▁[red]", "▁\x1b[31m", "▁&amp;", '▁"onload="', "▁\u202eevil", "▁{", "▁}", "▁→"]
 CHINESE = "我们今天谈谈语言模型的预训练数据"
 MAX_SEQ_LENGTH = 96
@@ -58,7 +58,7 @@ def words_of(line: str) -> list[list[str]]:
 
 def real_sentences(num: int) -> list[list[list[str]]]:
     """Sentences of the bundled corpus, with a Chinese one (each piece a word) and a hostile one now and then."""
-    with gzip.open(CORPUS, "rt", encoding="utf-8") as file:
+    with gzip.open(BUNDLED, "rt", encoding="utf-8") as file:
         lines = [words_of(line)[:12] for _, line in zip(range(num * 2), file, strict=False) if line.strip()]
     chinese = [[piece] for piece in [f"▁{CHINESE[0]}", *CHINESE[1:]]]
     for number in range(0, len(lines), 10):
@@ -511,6 +511,21 @@ def test_damage_is_named_and_no_page_is_written(made, tmp_path, damage, expected
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_flipped_bit_of_a_shard_is_damage_or_other_numbers_and_no_crash(made, tmp_path):
+    rows, path = made.rows[:2], tmp_path / "train-00000.arrow"
+    manifest = dataclasses.replace(read_manifest(made.folder), splits={"train": count(rows, [path.name], [2])})
+    write_shard(path, rows, len(made.pieces))
+    content = path.read_bytes()
+    num_damaged = 0
+    for bit in range(0, 8 * len(content), 7):
+        path.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
+        try:
+            list(read_columns(tmp_path, manifest, "train", 2))
+        except UserError:
+            num_damaged += 1
+    assert num_damaged > 500
+
+
 def test_what_is_no_data_folder_or_no_place_for_a_page_is_refused_with_a_way_out(made, tmp_path):
     with pytest.raises(UserError, match=r"manifest.json: not found.*albert prepare"):
         inspect(InspectOptions(folder=tmp_path))
@@ -628,7 +643,7 @@ def test_the_summary_prints_and_writes_the_same_numbers(made, tmp_path, capsys):
     assert written["letters_lost_in_normalisation"] == 0.002
     assert written["documents_dropped_by_min_chars"] == 4
     assert written["documents_changed_by_fix_unicode"] == 7
-    assert written["sources"]["books"] == {"documents": 21, "text_pieces": 9, "repeats": 1.0}
+    assert written["sources"]["books"] == dataclasses.asdict(manifest.sources["books"])
     assert written["warnings"] == found
     assert len(found) == 1
     assert "s3://bucket/[bold]" in table

@@ -3,16 +3,14 @@
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from prepared import BUNDLED
 
 from data_prep.options import PrepareOptions
 from data_prep.quality import filter_documents, share_of_repeated_lines
 from tokenizer.corpus import Document, read_documents
 from tokenizer.errors import UserError
-
-BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 
 GERMAN = [
     "Alle Menschen sind frei und gleich an Würde und Rechten geboren.",
@@ -49,6 +47,14 @@ def test_nothing_is_left_out_or_changed_unless_asked_for(english):
 
 def test_short_documents_are_left_out_and_counted():
     assert filtered(["four", "fives", " four \n", "sixsix"], min_chars=5) == (["fives", "sixsix"], {"min_chars": 2}, {})
+
+
+def test_the_length_of_a_document_in_sections_is_that_of_the_whole():
+    sections = [Document(0, 0, text, "corpus.txt byte 0", number) for number, text in enumerate(["long enough", "end", " "])]
+    dropped = Counter()
+    kept = filter_documents(iter(sections), PrepareOptions(min_chars=5), dropped)
+    assert [document.text for document in kept] == ["long enough", "end"]
+    assert dropped == {"min_chars": 1}
 
 
 def test_documents_of_repeated_lines_are_left_out(english):

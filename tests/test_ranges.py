@@ -12,11 +12,11 @@ import pyarrow.parquet
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from prepared import BUNDLED
 
 from tokenizer import lines, sections
 from tokenizer.corpus import Document, Faults, Input, Range, read_documents, read_range, resolve_inputs, split_inputs
-
-BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
+from tokenizer.errors import UserError
 
 WHITE = [" ", "\t", "\r", "\x0b", "\x1c", "\u00a0", "\u0085", "\u1680", "\u2003", "\u2028", "\u3000"]
 ALMOST_WHITE = ["\u3001", "\u200b", "\u2089", "\ufeff"]  # their UTF-8 has bytes of white space in it
@@ -24,13 +24,23 @@ TOKENS = [token.encode() for token in ["\n", "\n\n", "\r\n", "a", "é", "বর�
 BAD = [b"\xff", b"\x00", b"\xe3\x80"]
 
 
+def check_faults(inputs: list[Input], range_bytes: int, faults: Faults, bad_lines: list[tuple[int, int]]) -> None:
+    """Left out, a bad line is told by its byte; where it ends the work, by its number."""
+    assert [fault["location"] for fault in faults.listed] == [f"{inputs[0].name} byte {offset}" for _, offset in bad_lines][:100]
+    assert faults.num == len(bad_lines)
+    if bad_lines:
+        with pytest.raises(UserError) as caught:
+            read_all(inputs, range_bytes)
+        assert str(caught.value).startswith(f"{inputs[0].source}:{bad_lines[0][0]}: ")
+
+
 def read_all(inputs: list[Input], range_bytes: int, faults: Faults | None = None) -> list[Document]:
     ranges = split_inputs(inputs, range_bytes)
     return [document for part in ranges for document in read_range(inputs, part, faults=faults)]
 
 
-def reference(raw: bytes) -> tuple[list[tuple[int, str]], list[int]]:
-    """(offset, text) of the documents of a .txt file and the numbers of its bad lines, the plain way: all lines at once."""
+def reference(raw: bytes) -> tuple[list[tuple[int, str]], list[tuple[int, int]]]:
+    """(offset, text) of the documents of a .txt file and (number, offset) of its bad lines, the plain way: all lines at once."""
     offset = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
     documents: list[tuple[int, list[str]]] = []
     bad_lines = []
@@ -47,7 +57,7 @@ def reference(raw: bytes) -> tuple[list[tuple[int, str]], list[int]]:
                 line.decode()
                 documents[-1][1].append(text)
             except ValueError:
-                bad_lines.append(number)
+                bad_lines.append((number, offset))
         else:
             is_open = False
         offset += len(line) + 1
@@ -75,8 +85,8 @@ def test_any_cut_of_a_txt_file_gives_the_documents_of_the_whole(tmp_path_factory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "HEAD_SIZE", look_back)
         documents = read_all(inputs, range_bytes, faults)
+        check_faults(inputs, range_bytes, faults, bad_lines)
     assert [(document.offset, document.text) for document in documents] == expected
-    assert [fault["location"] for fault in faults.listed] == [f"any_cut.txt:{number}" for number in bad_lines]
 
 
 @settings(deadline=None, max_examples=300)
@@ -106,13 +116,13 @@ def test_any_cut_of_a_jsonl_file_gives_the_documents_of_the_whole(tmp_path_facto
                 if text.strip():
                     expected.append((offset, text))
             except (ValueError, TypeError, AttributeError):
-                bad_lines.append(number)
+                bad_lines.append((number, offset))
         offset += len((row + newline).encode())
     faults = Faults("skip")
-    documents = read_all(resolve_inputs([str(path)]), range_bytes, faults)
+    inputs = resolve_inputs([str(path)])
+    documents = read_all(inputs, range_bytes, faults)
     assert [(document.offset, document.text) for document in documents] == expected
-    assert [fault["location"] for fault in faults.listed] == [f"any_cut.jsonl:{number}" for number in bad_lines][:100]
-    assert faults.num == len(bad_lines)
+    check_faults(inputs, range_bytes, faults, bad_lines)
 
 
 @settings(deadline=None, max_examples=300)
@@ -229,6 +239,64 @@ def test_real_text_cut_small_is_the_real_text(tmp_path):
     path.write_bytes(gzip.decompress(BUNDLED.read_bytes()))
     whole = [(document.offset, document.text) for document in read_documents([str(BUNDLED)])]
     assert [(document.offset, document.text) for document in read_all(resolve_inputs([str(path)]), 10_007)] == whole
+
+
+# Tables that change between planning and reading
+
+
+def parquet_of(path: Path, rows: list[str]) -> list[Input]:
+    pyarrow.parquet.write_table(pyarrow.table({"text": rows}), path, row_group_size=10)
+    return resolve_inputs([str(path)])
+
+
+@pytest.mark.parametrize("mode", ["fail", "skip"])
+def test_a_range_of_a_table_that_is_gone_or_damaged_is_reported(tmp_path, mode):
+    inputs = parquet_of(tmp_path / "a.parquet", [f"row {number}" for number in range(30)])
+    parts = split_inputs(inputs, 1)
+    assert len(parts) == 3
+    for damage, expected in ((os.unlink, "cannot be read (No such file"), (lambda path: path.write_bytes(b"x"), "as parquet")):
+        damage(tmp_path / "a.parquet")
+        faults = Faults(mode)
+        if mode == "fail":
+            with pytest.raises(UserError) as caught:
+                list(read_range(inputs, parts[1]))
+            assert expected in str(caught.value)
+        else:
+            assert list(read_range(inputs, parts[1], faults=faults)) == []
+            assert expected in faults.listed[0]["reason"]
+
+
+def test_a_table_that_could_not_be_opened_when_the_work_was_shared_out_is_read_whole_if_it_can_be_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "a.parquet").write_bytes(b"rubbish")
+    inputs = resolve_inputs([str(tmp_path / "a.parquet"), f"hf:{tmp_path / 'dataset'}"])
+    parts = split_inputs(inputs, 1)
+    assert [part.input_index for part in parts] == [0, 1]
+    rows = [f"row {number}" for number in range(30)]
+    parquet_of(tmp_path / "a.parquet", rows)
+    (tmp_path / "dataset").mkdir()
+    parquet_of(tmp_path / "dataset" / "train.parquet", rows)
+    for part in parts:
+        assert [document.text for document in read_range(inputs, part)] == rows
+
+
+# Reading no more than needed
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="reads /proc/self/io")
+def test_faults_in_every_range_do_not_read_the_file_again_and_again(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes((b'{"text": ""}\n' * 1000 + b"bad\n") * 1200)
+    inputs = resolve_inputs([str(path)])
+
+    def num_read() -> int:
+        return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+    faults, before = Faults("skip"), num_read()
+    assert read_all(inputs, 1 << 20, faults) == []
+    assert faults.num == 1200
+    # 15 ranges of a megabyte, each read to the end of the block that holds its end; counting newlines would read 8 times the file.
+    assert num_read() - before < 3 * path.stat().st_size
 
 
 # Memory

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import BUNDLED
 from tokenizers.normalizers import Sequence
 
 from tokenizer import special_tokens
@@ -25,7 +26,6 @@ from tokenizer.special_tokens import FORBIDDEN_TEXT_IDS
 from tokenizer.train import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
-BUNDLED = ROOT / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 GOLDEN = Path(__file__).parent / "golden" / "tokenizer"
 
 SCRIPTS = {
@@ -353,6 +353,30 @@ def test_ten_real_lines_are_printed_before_and_after(corpus, tmp_path, capfd):
     assert 0 < manifest["num_unknown_characters"] < manifest["num_characters"] / 50
 
 
+def test_what_cannot_be_read_is_left_out_counted_and_listed_if_asked_for(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes(b"the state of the union\n\n\xff is strong\n\x00\n")
+    options = {"input": [f"web={tmp_path}"], "vocab_size": 24}
+    with pytest.raises(UserError, match=r"a\.txt:3: not UTF-8"):
+        train_tokenizer(TokenizerOptions(output=tmp_path / "out", **options))
+    manifest = train_tokenizer(TokenizerOptions(output=tmp_path / "out", on_error="skip", **options))
+    assert (manifest["num_documents"], manifest["num_faults"]) == (1, 2)
+    assert [fault["location"] for fault in manifest["faults"]] == ["web=a.txt byte 24", "web=a.txt byte 36"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+    assert "left out: 2 (manifest.json lists them). The first: web=a.txt byte 24: not UTF-8" in capsys.readouterr().out
+    (tmp_path / "a.txt").write_text("the state of the union")
+    assert train_tokenizer(TokenizerOptions(output=tmp_path / "out", **options))["faults"] == []
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_lines_of_the_corpus_are_shown_as_text_only(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("the \x1b[31mstate\u202e of the union\n" * 5, encoding="utf-8")
+    options = {"input": [str(tmp_path / "a.txt")], "vocab_size": 30, "character_coverage": 1.0, "lower_case": False}
+    train_tokenizer(TokenizerOptions(output=tmp_path / "out", **options))
+    printed = capsys.readouterr().out
+    assert "the \\x1b[31mstate\\u202e of the union" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
+
+
 # Accents
 
 
@@ -424,7 +448,8 @@ def test_a_bad_corpus_is_refused_in_the_readers_words(tmp_path, text, expected):
 
 
 def test_all_bad_options_are_listed_at_once(tmp_path):
-    bad = {"vocab_size": 13, "character_coverage": 3.0, "input_sentence_size": 0, "seed": -1, "text_field": "", "input": []}
+    bad = {"vocab_size": 13, "character_coverage": 3.0, "input_sentence_size": 0, "seed": -1, "text_field": ""}
+    bad |= {"input": [], "on_error": "ignore"}
     message = refused(tmp_path, **bad)
     for name in bad:
         assert f"--{name} is {bad[name]!r}, but must be" in message

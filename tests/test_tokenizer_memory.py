@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_tokenizer import BUNDLED, SCRIPTS, bundled_text, fuzzed_strings
+from prepared import BUNDLED
+from test_tokenizer import SCRIPTS, bundled_text, fuzzed_strings
 
 from tokenizer.chain import build_normalizer, nmt_nfkc_charsmap
 from tokenizer.corpus import Document
@@ -34,6 +35,9 @@ print("PEAK", 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/stat
 """
 
 
+measures = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+
+
 def measured_training(source: Path, output: Path, vocab_size: int, sample_size: int = 10_000_000) -> tuple[float, float]:
     """(stated, measured) peak memory in bytes of a process of its own."""
     command = [sys.executable, "-c", MEASURED, *map(str, (source, output, vocab_size, sample_size))]
@@ -54,11 +58,13 @@ def draw(documents, sample_size: int = 10_000_000, normalizer=None, keep_accents
 # What is stated
 
 
+@measures
 def test_the_memory_stated_is_between_the_peak_and_three_times_the_peak(tmp_path):
     stated, measured = measured_training(BUNDLED, tmp_path / "out", 8000)
     assert measured <= stated <= 3 * measured
 
 
+@measures
 def test_the_memory_stated_holds_where_hardly_a_word_comes_twice(tmp_path):
     """Unlike ordinary text: the candidates of pieces take more than the suffix array before them."""
     numbers = (f"{(number * 2654435761) % 2**32:08x}{(number * 40503) % 2**16:04x}" for number in range(60_000))
@@ -183,6 +189,7 @@ def test_a_group_that_is_over_its_limit_has_nothing_and_an_unknown_system_tells_
 # Reading
 
 
+@measures
 @pytest.mark.parametrize(
     "line", ["word " * 10_000_000, "x" * 5_000_000, "字" * 5_000_000], ids=["long_line", "long_word", "unspaced"]
 )

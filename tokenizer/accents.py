@@ -7,6 +7,8 @@ tiếng -> tieng. Not in the list are scripts whose unmarked text is ordinary sp
 import unicodedata
 from collections import Counter
 
+from tokenizer.letters import is_letter_or_mark
+
 SCRIPTS = frozenset([
     "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA",
     "THAI", "LAO", "TIBETAN", "MYANMAR", "KHMER", "JAVANESE", "BALINESE", "SUNDANESE", "THAANA", "ARABIC",
@@ -29,7 +31,7 @@ def endangered_share(counts: Counter[str]) -> tuple[float, list[str]]:
     num_letters = 0
     scripts: Counter[str] = Counter()
     for character, count in counts.items():
-        if unicodedata.category(character)[0] not in "LM":
+        if not is_letter_or_mark(character):
             continue
         num_letters += count
         script = unicodedata.name(character, "").split(" ", 1)[0]

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tokenizer.errors import UserError
-from tokenizer.faults import Faults, printable
+from tokenizer.faults import Faults
 from tokenizer.inputs import Input, resolve_inputs
 from tokenizer.lines import BadFileError, compression
 from tokenizer.plain_text import read_jsonl, read_txt
+from tokenizer.printable import printable
 from tokenizer.ranges import Range, split_inputs
 from tokenizer.sections import SECTION_CHARS, cut_sections
+from tokenizer.storage import is_url, unreachable
 from tokenizer.tables import read_hf, read_parquet
 
 __all__ = [
@@ -82,7 +84,7 @@ def read_range(
         faults: what to do with bad input; None: stop.
 
     Raises:
-        UserError: as `read_documents`, but a range may be empty.
+        UserError: as `read_documents`, but a range may be empty; or a URL cannot be read, whatever `faults` says.
     """
     item = inputs[part.input_index]
     faults = faults or Faults()
@@ -100,5 +102,9 @@ def read_range(
     except BadFileError as error:
         if part.begin == 0:
             faults.report_in(item, "", str(error))
-    except OSError as error:
+    except Exception as error:
+        if is_url(item.source) and not isinstance(error, UserError):  # it may pass, so it is no fault of the file, to be left out
+            raise unreachable(item.source, "read", error) from error
+        if not isinstance(error, OSError):
+            raise
         faults.report_in(item, "", f"cannot be read ({error.strerror or error}). Check the file and its permissions.")

@@ -24,13 +24,10 @@ from tokenizer.chain import build_chain, build_guarded_chain, load_chain
 from tokenizer.files import sha256_of_files
 from tokenizer.letters import LetterCounter
 from tokenizer.special_tokens import FORBIDDEN_TEXT_IDS
-from tokenizer.word_table import GUARDED, IN_CONTEXT, LETTERS, LONG_WORD_BYTES, VANISHED, WordTable, pack, unpack
+from tokenizer.word_table import GUARDED, IN_CONTEXT, LETTERS, LONG_WORD_BYTES, VANISHED, WordTable, cut_chunks, pack, unpack
 
 MANY_WORDS = 1000
 """In a call that has more, sentences are encoded whole if over half of the words are new: a word alone takes twice as long."""
-
-CHUNK_SENTENCES = 256
-"""Sentences encoded whole at a time, which bounds the memory of the library's encodings."""
 
 _FORBIDDEN = frozenset(FORBIDDEN_TEXT_IDS)
 _BRACKETS_APART = str.maketrans({bracket: f" {bracket} " for bracket in "[]<>"})
@@ -128,8 +125,7 @@ class Encoder:
         """Records by number of the sentence, of those `chosen` (bool [sentences]) that yield no forbidden id."""
         records = {}
         numbers = np.flatnonzero(chosen).tolist()
-        for begin in range(0, len(numbers), CHUNK_SENTENCES):
-            chunk = numbers[begin : begin + CHUNK_SENTENCES]
+        for chunk in cut_chunks(numbers, sentences):
             texts = [sentences[number] for number in chunk]
             encodings = self._chain.encode_batch_fast(texts, add_special_tokens=False)
             for number, encoding, counts in zip(chunk, encodings, self._letters.count(texts).tolist(), strict=True):

@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    """Of what a library says, for a message of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 def check_all(options: object, wanted: dict[str, tuple[bool, str]]) -> None:
     """Raise one UserError with a line for each option at fault. wanted: by name, whether the value is right, and what is right."""
     faults = []

@@ -3,6 +3,7 @@
 from typing import Literal, Protocol
 
 from tokenizer.errors import UserError
+from tokenizer.printable import printable
 
 MAX_LISTED = 100
 """Faults that are kept with their place and reason; all are counted."""
@@ -15,6 +16,8 @@ class Named(Protocol):
     def source(self) -> str: ...
     @property
     def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
 
 
 class Faults:
@@ -28,7 +31,7 @@ class Faults:
         self.num = 0
         """How many were reported."""
         self.listed: list[dict[str, str]] = []
-        """The first MAX_LISTED: `location` (name of the input, then line or row: no path of this machine) and `reason`."""
+        """The first MAX_LISTED: `location` (LABEL=, name of the input, byte or row: no path of this machine) and `reason`."""
 
     def report(self, location: str, error: UserError, reason: str | None = None) -> None:
         """Raise `error` in mode "fail"; otherwise count it, with `reason` (None: the error's message) for the list."""
@@ -39,10 +42,11 @@ class Faults:
             self.listed.append({"location": location, "reason": reason or str(error)})
 
     def report_in(self, item: Named, place: str, reason: str) -> None:
-        """Report a fault inside an input. place: "" (all of it), ":12" (a line) or " row 7"."""
-        self.report(f"{item.name}{place}", UserError(f"{printable(item.source)}{place}: {reason}"), reason)
+        """Report a fault inside an input. place: "" (all of it), ":12" (a line), " byte 120" or " row 7"."""
+        error = UserError(f"{printable(item.source)}{place}: {reason}")
+        self.report(f"{with_label(item.label, item.name)}{place}", error, reason)
 
 
-def printable(path: str) -> str:
-    """The path as valid text on one line: newlines, controls and bytes that are not UTF-8 (lone surrogates) as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
+def with_label(label: str, name: str) -> str:
+    """What tells two inputs of one name apart."""
+    return f"{label}={name}" if label else name

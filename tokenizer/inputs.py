@@ -7,6 +7,7 @@ corpus moves. So inputs are sorted by their path relative to the folder, file or
 """
 
 import errno
+import fnmatch
 import glob
 import os
 import re
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tokenizer.errors import UserError
-from tokenizer.faults import Faults, printable
+from tokenizer.faults import Faults, with_label
+from tokenizer.printable import printable
 from tokenizer.storage import is_url, list_url
 
 SUFFIXES = {
@@ -44,7 +46,7 @@ class Input(NamedTuple):
 
 
 def resolve_inputs(inputs: Sequence[str], *, faults: Faults | None = None) -> list[Input]:
-    """Every file and dataset that `inputs` stand for, once, in the order that numbers them.
+    """Every file and dataset that `inputs` stand for, once (under the first of its names), in the order that numbers them.
 
     Sorted by the path relative to the argument (of a file: its name; of a glob: what follows its last plain folder), then by the
     position of the argument. In folders and globs, hidden files and files of other types are passed over. `LABEL=INPUT` gives
@@ -63,20 +65,22 @@ def resolve_inputs(inputs: Sequence[str], *, faults: Faults | None = None) -> li
     found: dict[str, tuple[SortKey, int, Input]] = {}
     for position, given in enumerate(inputs):
         label, argument = _split_label(given)
-        for relative, source in _expand(argument, faults):
-            name = printable("/".join(relative))
+        argument = argument.removeprefix("file://")
+        for relative, source in _expand(label, argument, faults):
+            name = printable("/".join(relative)) or _base_name(argument)
             if source == argument and argument.startswith("hf:") and not is_url(argument):
                 identity, kind = source, "hf"
             else:
                 try:
                     identity, kind = _identity(source), SUFFIXES[_suffix(source)]
                 except UserError as error:
-                    faults.report(name, error, str(error).removeprefix(f"{printable(source)}: "))
+                    faults.report(with_label(label, name), error, str(error).removeprefix(f"{printable(source)}: "))
                     continue
             if identity in found and found[identity][2].label != label:
                 labels = " and ".join(f"label {one!r}" if one else "no label" for one in (found[identity][2].label, label))
                 raise UserError(f"{printable(source)}: given under {labels}. Give each input under one label.")
-            found.setdefault(identity, (relative, position, Input(source, kind, name, label)))
+            entry = (relative, position, Input(source, kind, name, label))
+            found[identity] = min(found.get(identity, entry), entry, key=lambda entry: entry[:2])
     if not found:
         raise UserError(f"--input: nothing is left, all {faults.num} inputs are at fault. The first: {faults.listed[0]}")
     return [item for _, _, item in sorted(found.values(), key=lambda entry: entry[:2])]
@@ -87,20 +91,21 @@ def _split_label(given: str) -> tuple[str, str]:
     return ("", given) if match is None or os.path.lexists(given) else (match[1], match[2])
 
 
-def _expand(argument: str, faults: Faults) -> Iterator[tuple[SortKey, str]]:
+def _expand(label: str, argument: str, faults: Faults) -> Iterator[tuple[SortKey, str]]:
     """(sort key, source) of everything one argument stands for; a fault if that is nothing."""
-    entries, num_before = 0, faults.num
+    is_empty = True
     try:
-        for entry in _entries(argument, faults):
-            entries += 1
+        for entry in _entries(argument):
+            is_empty = False
             yield entry
-        if not entries and faults.num == num_before:
+        if is_empty:
             raise UserError(f"{printable(argument)}: no file of a known type here ({SUPPORTED}).")
     except UserError as error:
-        faults.report(_base_name(argument), error, str(error).removeprefix(f"{printable(argument)}: "))
+        reason = str(error).removeprefix(f"{printable(argument)}: ")
+        faults.report(with_label(label, _base_name(argument)), error, reason)
 
 
-def _entries(argument: str, faults: Faults) -> Iterator[tuple[SortKey, str]]:
+def _entries(argument: str) -> Iterator[tuple[SortKey, str]]:
     if is_url(argument):
         for relative, url in list_url(argument):
             if _suffix(url):
@@ -111,7 +116,7 @@ def _entries(argument: str, faults: Faults) -> Iterator[tuple[SortKey, str]]:
             raise UserError(f"{argument}: expected hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT. Check --input.")
         yield (Path(name).name, *rest), argument
     elif os.path.isdir(argument):
-        yield from _walk(argument, argument, faults)
+        yield from _walk(argument, argument)
     elif os.path.lexists(argument):
         if _suffix(argument) is None:
             mend = (
@@ -122,38 +127,58 @@ def _entries(argument: str, faults: Faults) -> Iterator[tuple[SortKey, str]]:
             raise UserError(f"{printable(argument)}: unknown type of file ({SUPPORTED}). {mend}")
         yield (os.path.basename(argument),), argument
     elif glob.has_magic(argument):
-        yield from _matches(argument, faults)
+        yield from _matches(argument)
     else:
         raise UserError(f"{printable(argument)}: no such file or folder. Check --input ({SUPPORTED}).")
 
 
-def _matches(pattern: str, faults: Faults) -> Iterator[tuple[SortKey, str]]:
+def _matches(pattern: str) -> Iterator[tuple[SortKey, str]]:
     parts = Path(pattern).parts
     num_plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     base = os.path.join(os.curdir, *parts[:num_plain])
-    for match in glob.iglob(pattern, recursive=True):
-        if not os.path.isdir(match):
-            if _suffix(match):
-                yield Path(os.path.relpath(match, base)).parts, match
-        elif "**" not in parts:  # with ** the files below are matches of their own
-            yield from _walk(match, base, faults)
+    if "**" in parts:  # not left to glob, which follows links that lead back up
+        first = parts.index("**")
+        hidden = any(part.startswith(".") for part in parts[first:])
+        for top in glob.iglob(os.path.join(*parts[:first])) if first else [os.curdir]:
+            for relative, path in _walk(top, top, hidden) if os.path.isdir(top) else ():
+                if os.path.isdir(path) or _fits(relative, parts[first:]):
+                    yield Path(os.path.relpath(path, base)).parts, path
+        return
+    for match in glob.iglob(pattern):
+        if os.path.isdir(match):
+            yield from _walk(match, base)
+        elif _suffix(match):
+            yield Path(os.path.relpath(match, base)).parts, match
 
 
-def _walk(folder: str, base: str, faults: Faults, above: frozenset[str] = frozenset()) -> Iterator[tuple[SortKey, str]]:
-    """Supported files below `folder`, through links to folders too (a link to a folder above is passed over)."""
+def _fits(path: SortKey, pattern: SortKey) -> bool:
+    """Whether a path fits a pattern as those of glob: ** stands for any folders, and no wildcard for the dot of a hidden name."""
+    if pattern == ("**",):
+        return bool(path) and not any(part.startswith(".") for part in path)
+    if not pattern or not path:
+        return pattern == path
+    if pattern[0] == "**":
+        return _fits(path, pattern[1:]) or (not path[0].startswith(".") and _fits(path[1:], pattern))
+    is_shown = pattern[0].startswith(".") or not path[0].startswith(".")
+    return is_shown and fnmatch.fnmatch(path[0], pattern[0]) and _fits(path[1:], pattern[1:])
+
+
+def _walk(folder: str, base: str, hidden: bool = False, above: frozenset[str] = frozenset()) -> Iterator[tuple[SortKey, str]]:
+    """Supported files below `folder`, through links to folders too (a link to a folder above is passed over).
+
+    A folder that cannot be listed comes itself, for `_identity` to say why.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
     try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror}). Check its permissions."
-        name = printable(os.path.relpath(folder, base)) if folder != base else _base_name(folder)
-        faults.report(name, UserError(f"{printable(folder)}: {reason}"), reason)
+        names = sorted(name for name in os.listdir(folder) if hidden or not name.startswith("."))
+    except OSError:
+        yield Path(os.path.relpath(folder, base)).parts, folder
         return
     for path in (os.path.join(folder, name) for name in names):
         if os.path.isdir(path):
-            yield from _walk(path, base, faults, above | {real})
+            yield from _walk(path, base, hidden, above | {real})
         elif _suffix(path):
             yield Path(os.path.relpath(path, base)).parts, path
 
@@ -167,6 +192,8 @@ def _identity(source: str) -> str:
         mode = os.stat(source).st_mode
         if stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             open(source, "rb").close()
+        elif stat.S_ISDIR(mode):
+            os.listdir(source)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UserError(f"{shown}: a link that leads back to itself. Mend or remove the link.") from error
@@ -176,7 +203,7 @@ def _identity(source: str) -> str:
         raise UserError(f"{shown}: cannot be read ({error.strerror}). Check --input and the file's permissions.") from error
     if not stat.S_ISREG(mode):
         raise UserError(f"{shown}: not a regular file. The corpus is read several times, so pipes and devices cannot be used.")
-    return os.path.abspath(source)
+    return os.path.realpath(source)
 
 
 def _base_name(argument: str) -> str:

@@ -38,8 +38,12 @@ class LetterCounter:
         return _LETTER if _has_letter(self._normalizer.normalize_str(character)) else _VANISHING
 
 
+def is_letter_or_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LM"
+
+
 def _has_letter(text: str) -> bool:
-    return any(unicodedata.category(character)[0] in "LM" for character in text)
+    return any(map(is_letter_or_mark, text))
 
 
 def _sums(flags: np.ndarray) -> np.ndarray:

@@ -63,19 +63,24 @@ class Piece(NamedTuple):
 
 
 class LineFaults:
-    """Reports faults with line numbers; newlines before the part that is read are counted only once one is needed."""
+    """Reports faults: one that ends the work with its line, those that are left out with their byte.
+
+    A line number takes counting the newlines before the part that is read, which for one fault in each part would be the whole file
+    again and again.
+    """
 
     def __init__(self, item: Named, begin: int, faults: Faults):
         self.item, self.begin, self.faults = item, begin, faults
-        self.first_line: int | None = None
 
-    def report(self, line: int, reason: str) -> None:
-        """line: newlines between where reading began and this line."""
-        if self.first_line is None:
+    def report(self, offset: int, line: int, reason: str) -> None:
+        """offset: of what is left out. line: newlines between where reading began and this line."""
+        place = f" byte {offset}"
+        if self.faults.mode == "fail":
             steps = range(0, self.begin, BLOCK_SIZE)
             blocks = (read_bytes(self.item.source, start, min(start + BLOCK_SIZE, self.begin)) for start in steps)
-            self.first_line = 1 + sum(block.count(b"\n") for block in blocks)
-        self.faults.report_in(self.item, f":{self.first_line + line}", reason)
+            num_before = sum(block.count(b"\n") for block in blocks)
+            place = f":{1 + num_before + line}"
+        self.faults.report_in(self.item, place, reason)
 
     def until_damage(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The pieces as far as the file can be read; what stops them short is reported."""

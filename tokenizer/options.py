@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tokenizer.errors import check_all
 from tokenizer.special_tokens import CONTROL_SYMBOLS, USER_DEFINED_SYMBOLS
@@ -12,7 +13,8 @@ class TokenizerOptions:
     """Train a vocabulary and write a tokenizer folder."""
 
     input: list[str]
-    """The corpus: files (.txt, .jsonl, each also .gz or .zst; .parquet), folders, globs, hf:NAME[:CONFIG[:SPLIT]]."""
+    """The corpus: files (.txt, .jsonl, each also .gz or .zst; .parquet), folders, globs, URLs (s3://...), or
+    `hf:NAME[:CONFIG[:SPLIT]]`."""
     output: Path
     """Folder to write: spiece.model, tokenizer.json, tokenizer_config.json, manifest.json."""
     vocab_size: int = 30000
@@ -23,6 +25,8 @@ class TokenizerOptions:
     """Keep accents and other marks. False strips them all, as ALBERT's English models do; in most languages that hurts words."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, hf:) that holds the text."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What a line, record or file that cannot be read does: stop, or be left out, counted, and listed in the manifest."""
     character_coverage: float = 0.99995
     """Fraction of the text's characters that get a piece of their own, 0.98 to 1; the rarest others become <unk>."""
     input_sentence_size: int = 10_000_000
@@ -36,9 +40,10 @@ def check_options(options: TokenizerOptions) -> None:
     """Raise one UserError that lists every option that cannot be used."""
     num_fixed = 2 + len(CONTROL_SYMBOLS) + len(USER_DEFINED_SYMBOLS)
     wanted = {
-        "input": (bool(options.input), "at least one file, folder, glob or hf:NAME"),
+        "input": (bool(options.input), "at least one file, folder, glob, URL or hf:NAME"),
         "vocab_size": (options.vocab_size > num_fixed, f"more than {num_fixed} (special tokens and fixed symbols)"),
         "text_field": (bool(options.text_field), "the name of a field"),
+        "on_error": (options.on_error in ("fail", "skip"), "fail or skip"),
         "character_coverage": (0.98 <= options.character_coverage <= 1, "from 0.98 to 1"),
         "input_sentence_size": (options.input_sentence_size > 100, "more than 100 lines"),
         "seed": (0 <= options.seed < 2**32 - 1, f"from 0 to {2**32 - 2}"),

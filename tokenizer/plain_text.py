@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from tokenizer.faults import Faults, printable
+from tokenizer.faults import Faults
 from tokenizer.inputs import Input
 from tokenizer.lines import LineFaults, Piece, read_pieces
+from tokenizer.printable import names_of
 from tokenizer.sections import cut_sections
 
 _MAYBE_BLANK = re.compile(rb"\n([\t\x0b-\r\x1c-\x20\x80-\x8a\x9a\x9f\xa0\xa8\xa9\xaf\xc2\xe1\xe2\xe3]*+)(?=\n)")
@@ -64,7 +65,7 @@ def read_jsonl(item: Input, begin: int, end: int, text_field: str, faults: Fault
         try:
             text = _text_of_record(_decode(raw.pop(), offset), text_field)
         except _BadLineError as error:
-            lines.report(line, str(error))
+            lines.report(offset, line, str(error))
         else:
             yield offset, text
 
@@ -93,7 +94,7 @@ def _join_good_lines(raw: bytes, offset: int, line: int, lines: LineFaults) -> s
         try:
             good.append(_without_returns(_decode(one, offset)))
         except _BadLineError as error:
-            lines.report(number, str(error))
+            lines.report(offset, number, str(error))
         offset += len(one) + 1
     return "\n".join(good)
 
@@ -103,7 +104,7 @@ def _fragment(piece: Piece, lines: LineFaults) -> str | None:
     try:
         text = _decode(piece.data, piece.offset)
     except _BadLineError as error:
-        lines.report(piece.line, str(error))
+        lines.report(piece.offset, piece.line, str(error))
         return None
     return _without_returns(text.removesuffix("\n")) if piece.ends_line else text
 
@@ -167,8 +168,7 @@ def _text_of_record(line: str, text_field: str) -> str:
         found = type(record).__name__
         raise _BadLineError(f'expected an object such as {{"{text_field}": "..."}}, found a {found}. One object a line is needed.')
     if text_field not in record:
-        there = printable(", ".join(list(record)[:20]))
-        found = f"There are: {there}. Give the right one with --text_field." if there else "The record is empty."
+        found = f"There are: {names_of(record)}. Give the right one with --text_field." if record else "The record is empty."
         raise _BadLineError(f"no field `{text_field}`. {found}")
     text = record[text_field]
     if not isinstance(text, str):

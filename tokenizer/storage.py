@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from tokenizer.errors import UserError
-from tokenizer.faults import printable
+from tokenizer.errors import UserError, first_line
+from tokenizer.printable import printable
 
 REMOTE_BLOCK = 4 << 20
 """Bytes fetched at a time from a URL; with its read-ahead, two blocks are in memory."""
@@ -38,8 +38,11 @@ def read_bytes(source: str, begin: int, end: int) -> bytes:
     """Bytes [begin, end) of a file, fewer at its end; no more is fetched than these. Raises as `open_file`."""
     if is_url(source):
         filesystem, path = file_system(source)
-        return filesystem.cat_file(path, start=begin, end=end) if begin < end else b""
-    with open(source, "rb", buffering=0) as file:
+        data = filesystem.cat_file(path, start=begin, end=end) if begin < end else b""
+        if len(data) > end - begin:
+            raise OSError("its server gives whole files only; fetch the file first")
+        return data
+    with open(source, "rb") as file:
         file.seek(begin)
         return file.read(end - begin)
 
@@ -50,13 +53,19 @@ def file_size(source: str) -> int:
     Raises:
         UserError: it cannot be told.
     """
-    try:
-        if not is_url(source):
+    if not is_url(source):
+        try:
             return os.stat(source).st_size
-        filesystem, path = file_system(source)
-        return filesystem.size(path)
-    except OSError as error:
-        raise UserError(f"{printable(source)}: cannot be read ({error.strerror or error}). Check --input.") from error
+        except OSError as error:
+            raise UserError(f"{printable(source)}: cannot be read ({error.strerror or error}). Check --input.") from error
+    filesystem, path = file_system(source)
+    try:
+        size = filesystem.size(path)
+    except Exception as error:
+        raise unreachable(source, "read", error) from error
+    if size is None:
+        raise UserError(f"{printable(source)}: its server does not tell its size. Fetch the file first, and give its path.")
+    return size
 
 
 def list_url(url: str) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -83,15 +92,20 @@ def list_url(url: str) -> Iterator[tuple[tuple[str, ...], str]]:
                 files += [file for folder in folders for file in filesystem.find(folder)]
         else:
             base, files = PurePosixPath(path), filesystem.find(path)
-    except Exception as error:  # each driver has its own types, from wrong credentials to a lost network
-        raise UserError(
-            f"{url}: cannot be listed ({type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}). "
-            f"Check the URL, the credentials and the network."
-        ) from error
+    except Exception as error:
+        raise unreachable(url, "listed", error) from error
     for file in files:
         relative = PurePosixPath(file).relative_to(base).parts
         if not any(part.startswith(".") for part in relative):
             yield relative, filesystem.unstrip_protocol(file)
+
+
+def unreachable(url: str, what: str, error: Exception) -> UserError:
+    """Of any type: each driver has its own, from wrong credentials to a lost network."""
+    return UserError(
+        f"{printable(url)}: cannot be {what} ({type(error).__name__}: {first_line(error)}). "
+        f"Check the URL, the credentials and the network, then start again."
+    )
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -107,4 +121,4 @@ def file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:  # fsspec's message names the package
         raise UserError(f"{url}: a package for such URLs is missing ({error}). Install it with pip, then start again.") from error
     except ValueError as error:
-        raise UserError(f"{url}: cannot be used as a URL ({error}). Check --input.") from error
+        raise UserError(f"{url}: cannot be used as a URL ({error}). Check its beginning.") from error

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from tokenizer.errors import first_line
 from tokenizer.faults import Faults
 from tokenizer.inputs import Input
-from tokenizer.storage import open_file
+from tokenizer.printable import names_of
+from tokenizer.storage import is_url, open_file
 
 if TYPE_CHECKING:  # slow imports, made where they are needed
     import datasets
@@ -20,21 +22,31 @@ BATCH_BYTES = 1 << 20
 BATCH_ROWS = 256
 """Rows of a dataset held at a time, and the most of a parquet file."""
 
+ALL_ROWS = 1 << 62
+"""The end of the one range of a table that could not be opened when the work was shared out, but perhaps can when it is read."""
 
-class _WrongTableError(Exception):
-    """The table cannot be used; the message is the reason."""
+
+class _BadTableError(Exception):
+    """The table cannot be opened; the message is the reason."""
 
 
 def read_parquet(item: Input, begin: int, end: int, text_field: str, faults: Faults) -> Iterator[tuple[int, str]]:
     """Texts of the row groups whose first row lies in [begin, end). A damaged row group is left off where the damage begins.
 
-    What is wrong with the whole file (not parquet, no such column) is reported by the range that begins at 0.
+    A column that is missing or wrong is reported by the range that begins at 0; a file that cannot be opened by every range, since
+    later ones exist only if it could be once.
+
+    Raises:
+        OSError, or what else the driver of a URL raises: the bytes cannot be read.
     """
     from pyarrow import ArrowException
 
     try:
         with open_parquet(item.source) as file:
-            _check_column(file.schema_arrow, text_field)
+            if wrong := _wrong_column(file.schema_arrow, text_field):
+                if begin == 0:
+                    faults.report_in(item, "", wrong)
+                return
             row = 0
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group)
@@ -45,34 +57,38 @@ def read_parquet(item: Input, begin: int, end: int, text_field: str, faults: Fau
                     try:
                         yield from _texts((batch.column(0) for batch in batches), row, item, faults)
                     except (ArrowException, OSError) as error:
+                        if is_url(item.source) and not _is_damage(error):
+                            raise
                         place = f" rows {row}-{row + size.num_rows - 1}"
-                        faults.report_in(item, place, f"damaged ({_first_line(error)}). Fetch or write it again.")
+                        faults.report_in(item, place, f"damaged ({first_line(error)}). Fetch or write it again.")
                 row += size.num_rows
-    except _WrongTableError as error:
-        if begin == 0:
-            faults.report_in(item, "", str(error))
+    except _BadTableError as error:
+        faults.report_in(item, "", str(error))
 
 
 def read_hf(item: Input, begin: int, end: int, text_field: str, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Texts of the rows [begin, end) of a dataset. That it cannot be loaded is reported by the range that begins at 0."""
+    """Texts of the rows [begin, end) of a dataset. Faults as of `read_parquet`."""
     try:
         dataset = load_hf(item.source)
-        _check_column(dataset.features.arrow_schema, text_field)
-    except _WrongTableError as error:
-        if begin == 0:
-            faults.report_in(item, "", str(error))
+    except _BadTableError as error:
+        faults.report_in(item, "", str(error))
         return
-    tables = dataset.select(range(begin, end)).select_columns([text_field]).with_format("arrow").iter(BATCH_ROWS)
+    if wrong := _wrong_column(dataset.features.arrow_schema, text_field):
+        if begin == 0:
+            faults.report_in(item, "", wrong)
+        return
+    rows = dataset.select(range(begin, min(end, dataset.num_rows)))
+    tables = rows.select_columns([text_field]).with_format("arrow").iter(BATCH_ROWS)
     yield from _texts((table.column(0) for table in tables), begin, item, faults)
 
 
 def parquet_groups(item: Input, text_field: str) -> list[tuple[int, int]]:
-    """(rows, bytes of text before compression) of each row group; none where the file cannot be read: reading it says why."""
+    """(rows, bytes of text before compression) of each row group; (ALL_ROWS, 0) where the file cannot be opened."""
     try:
         with open_parquet(item.source) as file:
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-    except _WrongTableError:
-        return []
+    except Exception:  # each driver of a URL has its own types; reading it says what is wrong
+        return [(ALL_ROWS, 0)]
     sizes = []
     for group in groups:
         columns = [group.column(number) for number in range(group.num_columns)]
@@ -82,26 +98,27 @@ def parquet_groups(item: Input, text_field: str) -> list[tuple[int, int]]:
 
 
 def hf_size(item: Input) -> tuple[int, int]:
-    """(rows, bytes) of a dataset; (0, 0) where it cannot be loaded: reading it says why."""
+    """(rows, bytes) of a dataset; (ALL_ROWS, 0) where it cannot be loaded: reading it says why."""
     try:
         dataset = load_hf(item.source)
-    except _WrongTableError:
-        return 0, 0
+    except _BadTableError:
+        return ALL_ROWS, 0
     return dataset.num_rows, dataset.data.nbytes
 
 
 @contextmanager
 def open_parquet(source: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
     import pyarrow.parquet
-    from pyarrow import ArrowException
 
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(open_file(source))
             # A buffer makes the column stream page by page; without one a whole row group is read at once.
             file = stack.enter_context(pyarrow.parquet.ParquetFile(raw, buffer_size=BATCH_BYTES, pre_buffer=False))
-        except (ArrowException, OSError) as error:
-            raise _WrongTableError(f"cannot be read as parquet ({_first_line(error)}). Fetch or write it again.") from error
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            raise _BadTableError(f"cannot be read as parquet ({first_line(error)}). Fetch or write it again.") from error
         yield file
 
 
@@ -113,22 +130,33 @@ def load_hf(source: str) -> "datasets.Dataset":
     try:
         return datasets.load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # datasets raises a dozen types, from the network to the parser
-        raise _WrongTableError(
-            f"`datasets` could not load it ({type(error).__name__}: {_first_line(error)}). "
+        raise _BadTableError(
+            f"`datasets` could not load it ({type(error).__name__}: {first_line(error)}). "
             f"Check the name, the configuration, the split, and the network."
         ) from error
 
 
-def _check_column(schema: "pyarrow.Schema", text_field: str) -> None:
+def _is_damage(error: Exception) -> bool:
+    """Whether it is the bytes that are wrong. Arrow's errors on them are its own or a bare OSError; a disk's have a number."""
+    from pyarrow import ArrowException
+
+    return isinstance(error, ArrowException) or (type(error) is OSError and error.errno is None)
+
+
+def _wrong_column(schema: "pyarrow.Schema", text_field: str) -> str | None:
+    """Why the texts cannot be taken from a table of this schema."""
     import pyarrow
 
-    there = f"There are: {', '.join(schema.names[:20])}. Give the right one with --text_field."
+    there = f"There are: {names_of(schema.names)}. Give the right one with --text_field."
     if text_field not in schema.names:
-        raise _WrongTableError(f"no column `{text_field}`. {there}")
+        return f"no column `{text_field}`. {there}"
+    if schema.names.count(text_field) > 1:
+        return f"{schema.names.count(text_field)} columns are named `{text_field}`, one is needed. Write the table again."
     kind = schema.field(text_field).type
     value = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     if not (pyarrow.types.is_string(value) or pyarrow.types.is_large_string(value) or pyarrow.types.is_string_view(value)):
-        raise _WrongTableError(f"column `{text_field}` must hold strings, found {kind}. {there}")
+        return f"column `{text_field}` must hold strings, found {names_of([str(kind)])}. {there}"
+    return None
 
 
 def _texts(columns: "Iterable[pyarrow.Array]", row: int, item: Input, faults: Faults) -> Iterator[tuple[int, str]]:
@@ -143,7 +171,3 @@ def _texts(columns: "Iterable[pyarrow.Array]", row: int, item: Input, faults: Fa
             else:
                 yield row, text
             row += 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,12 +11,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, build_normalizer, nmt_nfkc_charsmap, write_chain
-from tokenizer.corpus import read_documents
+from tokenizer.corpus import Faults, read_documents
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
 from tokenizer.memory import check_memory, training_memory
 from tokenizer.options import TokenizerOptions, check_options
+from tokenizer.printable import printable
 from tokenizer.sample import MAX_LINE_BYTES, draw_sample
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
 
@@ -37,7 +38,8 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
     check_options(options)
     # Folders of data have a manifest.json too, and the whole folder is about to be replaced.
     check_output_folder(options.output, "manifest.json", "tokenizer", "|".join(map(re.escape, FILE_NAMES)))
-    documents = read_documents(options.input, text_field=options.text_field)
+    faults = Faults(options.on_error)
+    documents = read_documents(options.input, text_field=options.text_field, faults=faults)
     print("Reading the corpus ...", flush=True)
     sample = draw_sample(
         documents,
@@ -64,10 +66,15 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             "num_characters": counts.total(),
             # No piece of their own: they become <unk>, unless a longer piece covers them.
             "num_unknown_characters": sum(counts[character] for character in counts.keys() - encoder.pieces),
+            "num_faults": faults.num,
+            "faults": faults.listed,
             "versions": {name: version(name) for name in ("sentencepiece", "tokenizers")},
         }
         write_json(folder / "manifest.json", manifest)
     _show(sample.shown, encoder)
+    if faults.num:
+        first = printable(f"{faults.listed[0]['location']}: {faults.listed[0]['reason']}")
+        print(f"Faults of the input that were left out: {faults.num:,} (manifest.json lists them). The first: {first}")
     print(
         f"{options.output}: {encoder.vocab_size:,} pieces from {sample.num_documents:,} documents, {sample.num_lines:,} lines, "
         f"{manifest['num_characters']:,} characters ({manifest['num_unknown_characters']:,} of them unknown to the vocabulary)."
@@ -102,7 +109,9 @@ def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes
             minloglevel=3,
         )
     except RuntimeError as error:
-        raise _explain(str(error), options) or error from error
+        if explained := _explain(str(error), options):
+            raise explained from error
+        raise
     return model.getvalue()
 
 
@@ -133,8 +142,9 @@ def _explain(message: str, options: TokenizerOptions) -> UserError | None:
 
 
 def _show(lines: list[str], encoder: Encoder) -> None:
-    """Print raw lines and their pieces."""
+    """Print raw lines and their pieces, as far as they can be shown."""
     print(f"{len(lines)} lines of the corpus, before and after:")
     for line in lines:
         shown = " ".join(line.split())[:160]
-        print(f"  {shown}\n  {' '.join(encoder.pieces[number] for number in encoder.encode([shown])[0])}\n")
+        pieces = " ".join(encoder.pieces[number] for number in encoder.encode([shown])[0])
+        print(f"  {printable(shown)}\n  {printable(pieces)}\n")

@@ -4,7 +4,7 @@ A record depends on its word alone, so what is kept, and when it is dropped, cha
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,9 @@ WORD_OVERHEAD = 130
 LONG_WORD_BYTES = 128
 """In UTF-8. Longer words hardly come twice: mostly they are sentences of a script without spaces. They are never kept."""
 
-CHUNK_WORDS = 1024
-"""New words encoded at a time: the library's encodings take some kilobytes each until their ids are out."""
+CHUNK_TEXTS, CHUNK_CHARACTERS = 1024, 1 << 16
+"""At most encoded at a time (one longer text goes alone): until their ids are out, the library's encodings take some kilobytes for
+each text, and some hundred bytes for each character of a script without spaces."""
 
 NUM_COUNTS = 4
 LETTERS, VANISHED, GUARDED, IN_CONTEXT = range(NUM_COUNTS)
@@ -50,6 +51,20 @@ def unpack(records: list[bytes]) -> Records:
     return Records(pa.LargeListArray.from_arrays(offsets, np.delete(flat, places.ravel())), flat[places])
 
 
+def cut_chunks(numbers: list[int], texts: list[str]) -> Iterator[list[int]]:
+    """The numbers in their order, in chunks whose texts are encoded together."""
+    chunk: list[int] = []
+    num_characters = 0
+    for number in numbers:
+        num_characters += len(texts[number])
+        if len(chunk) == CHUNK_TEXTS or (chunk and num_characters > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, num_characters = [], len(texts[number])
+        chunk.append(number)
+    if chunk:
+        yield chunk
+
+
 class WordTable:
     """Holds the records of words it has met, about MAX_TABLE_BYTES of them. `encode` makes the record of each word of a list."""
 
@@ -66,8 +81,7 @@ class WordTable:
         """The record of each word; the words should differ."""
         records = list(map(self._kept.get, words))
         missing = [place for place, record in enumerate(records) if record is None]
-        for begin in range(0, len(missing), CHUNK_WORDS):
-            places = missing[begin : begin + CHUNK_WORDS]
+        for places in cut_chunks(missing, words):
             for place, record in zip(places, self._encode([words[place] for place in places]), strict=True):
                 records[place] = record
                 self._keep(words[place], record)
