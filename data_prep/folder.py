@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tokenizer.errors import UserError
 from tokenizer.files import NOT_WRITABLE, fsync_path
-from tokenizer.storage import file_system
+from tokenizer.storage import file_system, unreachable
 
 TEMPORARY = ".tmp-"
 """In the name of every file that is not finished."""
@@ -52,10 +52,16 @@ class Folder:
 
     def names(self, subfolder: str = "") -> list[str]:
         """Names directly below the subfolder, sorted, without half-written files; none where it does not exist."""
-        if not self.exists(subfolder):
-            return []
-        self.fs.invalidate_cache()
-        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(subfolder), detail=False))
+        try:
+            if not self.exists(subfolder):
+                return []
+            self.fs.invalidate_cache()
+            paths = self.fs.ls(self.path(subfolder), detail=False)
+        except Exception as error:
+            if self.is_local:
+                raise
+            raise unreachable(self.url, "listed", error) from error
+        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
         return sorted(name for name in names if TEMPORARY not in name)
 
     def read(self, name: str) -> bytes:
@@ -110,7 +116,8 @@ class Folder:
 
     def write_json(self, name: str, content: object) -> None:
         with self.write(name) as path:
-            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            # ASCII: names of files need not be valid text.
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """As an Arrow IPC stream."""

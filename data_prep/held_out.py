@@ -20,11 +20,14 @@ def find_cutoff(documents: Iterable[Document], seed: int, fraction: float) -> fl
     if fraction == 0:
         return 0.0
     smallest, largest = 1.0, 0.0
+    document = None
     for document in documents:
         document_lot = lot(seed, document.input_index, document.offset)
         smallest, largest = min(smallest, document_lot), max(largest, document_lot)
         if smallest < fraction <= largest:
             return fraction
+    if document is None:
+        raise UserError("--input: there is no document with text in it that the filters let pass. Check --input and the filters.")
     if smallest >= largest or largest < fraction:
         raise UserError(
             f"--validation_fraction is {fraction:g}, but the corpus has too few documents: none would be left to train on. "

@@ -1,6 +1,7 @@
 """Options of `albert prepare`. Imports nothing heavy: the command line is built from this dataclass."""
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,6 +171,7 @@ class PrepareOptions:
             "on_error": (self.on_error in ("fail", "skip"), "fail or skip"),
             "min_chars": (self.min_chars >= 0, "at least 0 characters"),
             "languages": (not self.languages or self.language_model is not None, "used together with --language_model FILE"),
+            "language_model": (self.language_model is None or bool(self.languages), "used together with --languages"),
             "language_threshold": (0 <= self.language_threshold <= 1, "from 0 to 1"),
             "max_repeated_lines": (0 < self.max_repeated_lines <= 1, "above 0 and at most 1"),
             "dedup": (self.dedup in ("none", "exact", "minhash"), "none, exact or minhash"),
@@ -194,7 +196,7 @@ def parse_weights(weights: list[str], labels: set[str]) -> dict[str, float]:
     if not weights:
         return {}
     shares = {name: float(value) for name, _, value in (weight.partition("=") for weight in weights)}
-    if shares.keys() != labels or not sum(shares.values()):
+    if shares.keys() != labels or len(shares) != len(weights) or not 0 < sum(shares.values()) < math.inf:
         names = [*sorted(labels - {""}), *(["and some without a name"] if "" in labels else [])]
         raise UserError(
             f"--weights {' '.join(weights)}: expected one weight, not all of them 0, for each named input ({', '.join(names)}). "

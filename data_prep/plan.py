@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from data_prep.folder import Folder
 from data_prep.options import PrepareOptions
 from data_prep.schema import shard_schema
 from tokenizer.corpus import Faults, Input, Range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, sha256_of_files
+from tokenizer.storage import file_system, is_url
 
 PLAN_NAME = "plan.json"
 FORMAT_VERSION = 1
@@ -140,21 +139,30 @@ def content_sha256(name: str, path: Path) -> str:
 
 
 def absolute(source: str) -> str:
-    return source if "://" in source or source.startswith("hf:") else os.path.abspath(source)
+    return source if is_url(source) or source.startswith("hf:") else os.path.abspath(source)
 
 
 def stamp(item: Input) -> str:
+    """What changes when the content of the input does.
+
+    Raises:
+        UserError: it is gone.
+    """
     if item.kind == "hf":
         return ""
     try:
-        fs, path = fsspec.core.url_to_fs(item.source)
+        if not is_url(item.source):
+            status = os.stat(item.source)
+            return f"{status.st_size} bytes, {status.st_mtime_ns}"
+        fs, path = file_system(item.source)
         info = fs.info(path)
     except OSError as error:
-        raise UserError(f"{item.source}: is gone, or cannot be read ({error}). Put it back, then give the same command.") from error
-    mark = next(
-        (info[name] for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified") if info.get(name)), ""
-    )
-    return f"{info['size']} bytes, {mark}"
+        reason = error.strerror or error
+        raise UserError(
+            f"{item.source}: is gone, or cannot be read ({reason}). Put it back, then give the same command."
+        ) from error
+    marks = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
+    return f"{info['size']} bytes, {next((info[name] for name in marks if info.get(name)), '')}"
 
 
 def check_inputs(plan: Plan, task: int) -> None:

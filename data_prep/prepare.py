@@ -39,6 +39,7 @@ from data_prep.plan import (
 from data_prep.quality import open_steps
 from data_prep.remask import begin_remask, remask
 from data_prep.schema import MANIFEST_NAME, Manifest, parse_manifest
+from data_prep.sentences import read_abbreviations
 from data_prep.shuffle import shard_slots, shuffle_task
 from data_prep.slurm import submit
 from data_prep.summary import print_summary, write_summary
@@ -58,15 +59,23 @@ def prepare(options: PrepareOptions) -> dict:
     Raises:
         UserError: options, input or output cannot be used, or a worker died; what is finished is kept for the next run.
     """
-    options.check()
-    if options.plan:
-        return run_part(options)
+    try:
+        options.check()
+        return run_part(options) if options.plan else run_whole(options)
+    except OSError as error:  # our own files are written with messages of their own; this is the rest
+        place = error.filename or options.output or options.plan
+        raise UserError(
+            f"{place}: {error.strerror or error}. What is finished is kept: mend the cause, and give the same command again."
+        ) from error
+
+
+def run_whole(options: PrepareOptions) -> dict:
+    """Everything but `--plan`."""
     folder = Folder(options.output)
     began = time.perf_counter()
     with sole_use(folder):
         plan = begin_remask(options, folder) if options.remask else begin(options, folder)
         if folder.exists(MANIFEST_NAME):
-            print(f"{folder}: already prepared with these options.")
             return already_prepared(folder)
         if options.remask:
             manifest = remask(options, folder)
@@ -100,6 +109,7 @@ def already_prepared(folder: Folder) -> dict:
     missing = [name for counts in manifest.splits.values() for name in counts.shards if name not in there]
     if missing:
         raise UserError(f"{folder}: {', '.join(missing)} is missing. Put it back, or delete the folder to prepare it again.")
+    print(f"{folder}: already prepared with these options.")
     folder.remove(PARTS)
     if SUMMARY_NAME not in there:
         report(folder, manifest, None)
@@ -124,7 +134,9 @@ def begin(options: PrepareOptions, folder: Folder) -> Plan:
         UserError: the folder holds something else, or was begun otherwise.
     """
     encoder = Encoder(options.tokenizer)
-    open_steps(options)  # what is missing shows before any work is done
+    open_steps(options)  # what is missing or wrong shows before any work is done
+    if options.abbreviations:
+        read_abbreviations(options.abbreviations)
     plan = make_plan(options, encoder.sha256, encoder.vocab_size)
     parse_weights(options.weights, {item.label for item in plan.inputs})
     folder.remove_temporary()

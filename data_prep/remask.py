@@ -24,6 +24,7 @@ from data_prep.schema import FORMAT_VERSION, MANIFEST_NAME, TOKENIZER_FOLDER, Ma
 from data_prep.shuffle import Masker, Slot, write_shard
 from tokenizer.chain import load_chain
 from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
 
 BATCHES_AT_ONCE = 8
 """Record batches that are masked together."""
@@ -50,7 +51,10 @@ def begin_remask(options: PrepareOptions, folder: Folder) -> None:
     names = folder.names()
     if names and PLAN_NAME not in names:
         raise UserError(f"{folder}: holds something else. Choose an empty or new folder for --output.")
-    old = folder.read_json(PLAN_NAME) if names else plan
+    try:
+        old = folder.read_json(PLAN_NAME) if names else plan
+    except ValueError:
+        old = {}
     if old != plan:
         there, now = old.get("options", {}), plan["options"]
         differing = [name for name in now if name in there and there[name] != now[name]]
@@ -105,6 +109,13 @@ def remask_task(url: str, source: str, options: PrepareOptions, task: int) -> No
     """Write one shard with new masks, and its counts."""
     manifest, pieces = source_of(source, manifest_sha256(source))
     slot = slots_of(manifest)[task]
+    digests = {
+        name: digest for counts in manifest.splits.values() for name, digest in zip(counts.shards, counts.shard_sha256, strict=True)
+    }
+    if sha256_of_files(Path(source) / slot.name) != digests[slot.name]:
+        raise UserError(
+            f"{Path(source) / slot.name}: is not what its manifest says, or damaged. Bring it back, or prepare the data again."
+        )
     masker = Masker(options, manifest.max_seq_length, predictions(options, manifest), pieces)
     write_shard(Folder(url), slot, masker, options.compression, restored_rows(Path(source) / slot.name))
 

@@ -167,7 +167,7 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
     Raises:
         UserError: it is damaged, or of an unknown format version.
     """
-    again = "Run `albert prepare` again."
+    again = "Delete it, and run `albert prepare` again."
     try:
         fields = json.loads(content)
         version = fields["format_version"]

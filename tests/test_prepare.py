@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from prepared import BUNDLED, GOLDEN, hashes, options, read, restored
 
+from data_prep.mixing import read_repeats
 from data_prep.options import PrepareOptions
 from data_prep.plan import read_plan, write_plan
 from data_prep.prepare import prepare
@@ -369,6 +370,36 @@ def test_files_that_shape_the_bytes_count_by_their_content(tmp_path, corpus, tok
     (tmp_path / "one").write_text("Bi.\n", encoding="utf-8")
     with pytest.raises(UserError, match="--abbreviations is"):
         prepare(options(corpus, tokenizer, tmp_path / "one-data", abbreviations=tmp_path / "one"))
+
+
+def test_odd_names_of_files_are_no_special_case(tmp_path, tokenizer, data, corpus):
+    for name in (b"not \xff utf-8.txt", b"a::b.txt", "\u65e5\u672c \U0001f600 'quoted'.txt".encode(), b"new\nline.txt"):
+        folder = tmp_path / str(len(name))
+        folder.mkdir()
+        shutil.copy(corpus, os.fsencode(folder) + b"/" + name)
+        prepare(options(folder, tokenizer, tmp_path / f"{len(name)}-data"))
+        assert hashes(tmp_path / f"{len(name)}-data") == hashes(data)
+
+
+@pytest.mark.parametrize(("text", "changes"), [("", {}), (" \n\n", {}), ("One. Two.\n\nThree.\n", {"min_chars": 1000})])
+def test_a_corpus_without_text_is_told_as_such(tmp_path, tokenizer, text, changes):
+    (tmp_path / "empty.txt").write_text(text)
+    with pytest.raises(UserError, match="no document with text in it that the filters let pass"):
+        prepare(options(tmp_path / "empty.txt", tokenizer, tmp_path / "data", **changes))
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_the_system_refuses_in_the_middle_is_a_user_error(tmp_path, corpus, tokenizer, monkeypatch):
+    def deletes(url, key):
+        shutil.rmtree(tmp_path / "data")
+        return read_repeats(url, key)
+
+    monkeypatch.setattr("data_prep.encode.read_repeats", deletes)
+    monkeypatch.setattr(
+        "data_prep.encode.PartWriter.close", lambda self: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+    )
+    with pytest.raises(UserError, match="data.*(No space left|No such file)"):
+        prepare(options(corpus, tokenizer, tmp_path / "data"))
 
 
 def test_bad_input_leaves_nothing_under_the_outputs_name(tmp_path, tokenizer):

@@ -1,5 +1,7 @@
 """`albert prepare --remask`: new masks over the pairs of a data folder."""
 
+import shutil
+
 import numpy as np
 import pytest
 from prepared import BUNDLED, GOLDEN, hashes, options, read, restored
@@ -100,3 +102,17 @@ def test_a_remask_of_several_shards_goes_on_after_a_kill(tmp_path, corpus, token
 
 def shards_of(folder):
     return {name: digest for name, digest in hashes(folder).items() if name.endswith(".arrow")}
+
+
+@pytest.mark.parametrize("damage", ["another shard", "cut", "flipped"])
+def test_a_damaged_shard_is_named_and_not_remasked(tmp_path, data, damage):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    shard = copy / "train-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(
+        {"another shard": (copy / "validation-00000.arrow").read_bytes(), "cut": content[:5000], "flipped": content}[damage]
+    )
+    with pytest.raises(UserError, match=r"train-00000\.arrow: is not what its manifest says"):
+        remasked(copy, tmp_path / "new")
+    assert not (tmp_path / "new" / "manifest.json").exists()

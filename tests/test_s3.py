@@ -105,6 +105,11 @@ def test_bad_input_on_s3_is_named_or_left_out(corpus, server):
     assert [fault["location"] for fault in faults.listed] == ["none", "a.txt", "a.txt byte 6", "b.txt.gz"]
 
 
+def test_a_store_that_cannot_be_written_is_named(server, tokenizer):
+    with pytest.raises(UserError, match="s3://nosuchbucket/data: The specified bucket does not exist"):
+        prepare(PrepareOptions(input=[str(BUNDLED)], tokenizer=tokenizer, output="s3://nosuchbucket/data", max_seq_length=64))
+
+
 @pytest.mark.parametrize("changes", [{}, {"workers": 2, "dedup": "exact", "weights": ["web=1"]}])
 def test_prepare_reads_from_s3_and_writes_to_it(server, tokenizer, tmp_path, changes):
     text = gzip.decompress(BUNDLED.read_bytes())

@@ -6,7 +6,10 @@ stated and compared with what there is before the training starts.
 
 import io
 import re
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -89,30 +92,45 @@ def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes
     model = io.BytesIO()
     lines.reverse()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_drain(lines),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=options.vocab_size,
-            pad_id=PAD_ID,
-            unk_id=UNK_ID,
-            bos_id=-1,
-            eos_id=-1,
-            control_symbols=CONTROL_SYMBOLS,
-            user_defined_symbols=USER_DEFINED_SYMBOLS,
-            character_coverage=options.character_coverage,
-            input_sentence_size=options.input_sentence_size,
-            shuffle_input_sentence=True,
-            max_sentence_length=MAX_LINE_BYTES,
-            normalization_rule_name="nmt_nfkc",
-            num_threads=NUM_THREADS,
-            minloglevel=3,
-        )
+        with ended_by_signals():
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_drain(lines),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=options.vocab_size,
+                pad_id=PAD_ID,
+                unk_id=UNK_ID,
+                bos_id=-1,
+                eos_id=-1,
+                control_symbols=CONTROL_SYMBOLS,
+                user_defined_symbols=USER_DEFINED_SYMBOLS,
+                character_coverage=options.character_coverage,
+                input_sentence_size=options.input_sentence_size,
+                shuffle_input_sentence=True,
+                max_sentence_length=MAX_LINE_BYTES,
+                normalization_rule_name="nmt_nfkc",
+                num_threads=NUM_THREADS,
+                minloglevel=3,
+            )
     except RuntimeError as error:
         if explained := _explain(str(error), options):
             raise explained from error
         raise
     return model.getvalue()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SentencePiece does not come back to Python before it is done. Nothing is written yet, so signals may end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _drain(lines: list[bytes]) -> Iterator[bytes]:
