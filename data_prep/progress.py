@@ -14,7 +14,7 @@ class Progress:
     def __init__(self, name: str, total: int, done: int, *, in_bytes: bool):
         amount = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
         columns = (TextColumn("{task.description:<10}"), BarColumn(), *amount, TimeRemainingColumn())
-        self._bar = Bar(*columns, console=Console(file=sys.stderr), disable=not (sys.stderr and sys.stderr.isatty()))
+        self._bar = Bar(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(name, total=total, completed=done)
 
     def advance(self, amount: int) -> None:

@@ -44,8 +44,10 @@ VERBS = {
 def main(arguments: list[str]) -> int:
     """Run one verb; the exit code is 0 done, 1 crash or nobody reads the output, 2 user error, 3 preempted, 4 stopped by diagnosis,
     130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal or file that is not UTF-8
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # a terminal or file that is not UTF-8
     try:
         try:
             return run(arguments)

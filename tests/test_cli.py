@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -221,3 +222,11 @@ def test_folders_of_the_working_folder_hide_nothing(albert, tmp_path, monkeypatc
         "disabled",
     )
     assert (tmp_path / "run" / "DONE").exists()
+
+
+def test_closed_streams_stop_no_work(tmp_path):
+    command = f"{shlex.quote(str(ALBERT))} prepare --input {shlex.quote(str(tmp_path / 'none.txt'))} --tokenizer x --output y"
+    finished = subprocess.run(["/bin/sh", "-c", f"{command} 2>&-"], capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert subprocess.run(["/bin/sh", "-c", f"{shlex.quote(str(ALBERT))} --help >&-"]).returncode == 0

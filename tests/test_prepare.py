@@ -27,7 +27,9 @@ from pretrain.data import open_split
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import replace_folder
+from tokenizer.options import TokenizerOptions
 from tokenizer.special_tokens import CLS_ID, MASK_ID, SEP_ID, UNK_ID
+from tokenizer.train import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -370,6 +372,17 @@ def test_files_that_shape_the_bytes_count_by_their_content(tmp_path, corpus, tok
     (tmp_path / "one").write_text("Bi.\n", encoding="utf-8")
     with pytest.raises(UserError, match="--abbreviations is"):
         prepare(options(corpus, tokenizer, tmp_path / "one-data", abbreviations=tmp_path / "one"))
+
+
+def test_a_tokenizer_that_destroys_the_script_of_the_text_is_refused(tmp_path):
+    stripping = TokenizerOptions(input=[str(BUNDLED)], output=tmp_path / "tokenizer", vocab_size=1000, keep_accents=False)
+    train_tokenizer(stripping)
+    hindi = "हिन्दी भारत की राजभाषा है। यह देवनागरी लिपि में लिखी जाती है।\n\n"
+    (tmp_path / "hindi.txt").write_text(hindi * 5, encoding="utf-8")
+    with pytest.raises(UserError, match=r"normalisation takes away [2-5]\d\.\d% of the letters and marks"):
+        prepare(options(tmp_path / "hindi.txt", tmp_path / "tokenizer", tmp_path / "data"))
+    (tmp_path / "french.txt").write_text("Où est l'été ? Là-bas, très loin.\n\n" * 5, encoding="utf-8")
+    assert prepare(options(tmp_path / "french.txt", tmp_path / "tokenizer", tmp_path / "data2"))["num_vanished"] == 0
 
 
 def test_odd_names_of_files_are_no_special_case(tmp_path, tokenizer, data, corpus):
