@@ -1,7 +1,6 @@
 """De-duplication: what repeats goes, the first stays, whatever the cut into tasks, and a killed task leaves nothing behind."""
 
 import os
-import pickle
 import random
 import signal
 from functools import partial
@@ -59,9 +58,8 @@ def stages_of(method, texts, num_tasks, folder):
 def removed_of(method, texts, num_tasks, folder):
     """Places in `texts` of what is left out."""
     for stage in stages_of(method, texts, num_tasks, folder):
-        run_task = pickle.loads(pickle.dumps(stage.run_task))  # tasks travel to other processes
         for task in reversed(range(stage.num_tasks)):
-            run_task(task)
+            stage.run_task(task)
     starts = [len(texts) * task // num_tasks for task in range(num_tasks)]
     return [start + int(number) for task, start in enumerate(starts) for number in read_removed(method, folder, task)]
 
