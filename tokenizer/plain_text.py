@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tokenizer.faults import Faults
 from tokenizer.inputs import Input
 from tokenizer.lines import LineFaults, Piece, read_pieces
+from tokenizer.long_records import read_long_record
 from tokenizer.printable import names_of
 from tokenizer.sections import cut_sections
 
@@ -58,16 +59,55 @@ def read_txt(item: Input, begin: int, end: int, text_field: str, faults: Faults)
 
 
 def read_jsonl(item: Input, begin: int, end: int, text_field: str, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Texts of the records whose line begins in [begin, end); one at fault is reported and left out. Raises as `read_pieces`."""
+    """Texts of the records whose line begins in [begin, end); one at fault is reported and left out. Raises as `read_pieces`.
+
+    A record over LONG_LINE bytes comes in sections of one offset; those before a fault stay.
+    """
     start, pieces = read_pieces(item.source, begin, look_back=False)
     lines = LineFaults(item, start, faults)
-    for offset, line, raw in _whole_lines(lines.until_damage(pieces), end):
-        try:
-            text = _text_of_record(_decode(raw.pop(), offset), text_field)
-        except _BadLineError as error:
-            lines.report(offset, line, str(error))
-        else:
-            yield offset, text
+    pieces = lines.until_damage(pieces)
+    for piece in pieces:
+        if piece.offset >= end:
+            return
+        if piece.begins_line and piece.ends_line:
+            offset = piece.offset
+            for line, raw in enumerate(piece.data.split(b"\n")[:-1], start=piece.line):
+                if offset >= end:
+                    return
+                try:
+                    yield offset, _text_of_record(_decode(raw, offset), text_field)
+                except _BadLineError as error:
+                    lines.report(offset, line, str(error))
+                offset += len(raw) + 1
+        elif piece.begins_line:
+            fragments = _fragments(piece, pieces)
+            try:
+                for section in _sections_of_long_record(fragments, text_field):
+                    yield piece.offset, section
+            except _BadLineError as error:
+                lines.report(piece.offset, piece.line, str(error))
+                for _ in fragments:  # the rest of the line
+                    pass
+
+
+def _fragments(piece: Piece, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Of one long line, this one the first."""
+    yield piece
+    while not piece.ends_line and (piece := next(pieces, None)):
+        yield piece
+
+
+def _sections_of_long_record(fragments: Iterator[Piece], text_field: str) -> Iterator[str]:
+    texts = (_decode(piece.data, piece.offset) for piece in fragments)
+    text = ""
+    try:
+        for part in read_long_record(texts, text_field, lambda record: _text_of_record(record, text_field)):
+            *full, text = cut_sections(text + part)
+            yield from full
+    except ValueError as error:
+        raise _BadLineError(f"not JSON, or not text ({error}). Expected one object on each line.") from None
+    if text:
+        yield text
 
 
 def _segments(piece: Piece) -> Iterator[tuple[int, int, bytes, bool]]:
@@ -112,30 +152,6 @@ def _fragment(piece: Piece, lines: LineFaults) -> str | None:
 def _without_returns(text: str) -> str:
     """Lines ended by "\\r\\n" as if by "\\n"."""
     return text.replace("\r\n", "\n").removesuffix("\r") if "\r" in text else text
-
-
-def _whole_lines(pieces: Iterable[Piece], end: int) -> Iterator[tuple[int, int, list[bytes]]]:
-    """(offset, newlines before it, [raw line]) of lines that begin before `end`; the taker pops it, so that no copy stays."""
-    long: bytearray | None = None  # a line that comes in fragments
-    offset = line = 0
-    for piece in pieces:
-        if piece.offset >= end and long is None:
-            return
-        if not piece.ends_line or not piece.begins_line:
-            if piece.begins_line:
-                long, offset, line = bytearray(), piece.offset, piece.line
-            if long is not None:
-                long += piece.data
-                if piece.ends_line:
-                    one, long = [long], None
-                    yield offset, line, one
-            continue
-        offset = piece.offset
-        for line, raw in enumerate(piece.data.split(b"\n")[:-1], start=piece.line):
-            if offset >= end:
-                return
-            yield offset, line, [raw]
-            offset += len(raw) + 1
 
 
 def _decode(raw: bytes | bytearray, offset: int) -> str:
