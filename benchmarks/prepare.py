@@ -125,6 +125,15 @@ def memory(work: Path, corpus: Path, tokenizer: Path, rss_once: float) -> Iterat
     large = peak("rss-task", "--input", four, "--dupe_factor", 10, "--task_size", 10**9)
     yield "peak RSS, 4x the corpus in one task, ten copies", f"{large:.0f} MB"
     yield "peak RSS, 4x the corpus in one .gz, ten copies", f"{peak('rss-gz', '--input', packed, '--dupe_factor', 10):.0f} MB"
+    for name in ("line.txt", "line.jsonl"):
+        with (work / name).open("w", encoding="utf-8") as file:
+            text = " ".join(" ".join(json.loads(line)["text"].split()) for line in corpus.open(encoding="utf-8"))
+            records = [(text + " " + text)[:50_000_000], "One more document. It is short."]
+            file.write("\n\n".join(records) if name == "line.txt" else "".join(json.dumps({"text": one}) + "\n" for one in records))
+        yield (
+            f"peak RSS, one line of 50 MB in a {Path(name).suffix}",
+            f"{peak('rss-line', '--input', work / name, '--dupe_factor', 1):.0f} MB",
+        )
     mixed = ("--input", f"much={four / '0.jsonl'}", f"little={work / 'steps.jsonl'}", "--weights", "much=0.05", "little=0.95")
     yield "peak RSS, one half repeated 1.9 times by weight, ten copies", f"{peak('rss-mix', *mixed, '--dupe_factor', 10):.0f} MB"
 
