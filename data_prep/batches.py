@@ -13,7 +13,7 @@ from data_prep.options import PrepareOptions
 from data_prep.pairs import LABEL, NUM_UNITS, OBJECTIVES, cut_units, lay_out, pair, row_keys, text_budget
 from data_prep.random_streams import MIXING, start, uniform
 from data_prep.rows import Rows
-from data_prep.schema import shard_schema
+from data_prep.schema import piece_type
 from data_prep.sentences import read_abbreviations, split
 from data_prep.words import piece_classes, word_starts
 from tokenizer.corpus import Document
@@ -72,7 +72,7 @@ class BatchPreparer:
     def __init__(self, options: PrepareOptions):
         self.options = options
         self.encoder = Encoder(options.tokenizer)
-        self.piece_type = shard_schema(self.encoder.vocab_size).field("input_ids").type.value_type.to_pandas_dtype()
+        self.piece_type = piece_type(self.encoder.vocab_size).to_pandas_dtype()
         self.classes = piece_classes(self.encoder.pieces, FIRST_ORDINARY_ID)
         self.budget = text_budget(options.max_seq_length, options.pair_objective)
         self.abbreviations = frozenset(read_abbreviations(options.abbreviations) if options.abbreviations else ())

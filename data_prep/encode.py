@@ -15,7 +15,7 @@ from data_prep.folder import Folder
 from data_prep.mixing import read_repeats
 from data_prep.plan import Plan, check_inputs, read_plan
 from data_prep.rows import PartWriter
-from data_prep.schema import shard_schema
+from data_prep.schema import piece_type
 from tokenizer.corpus import Document, Faults
 from tokenizer.errors import UserError
 
@@ -69,7 +69,7 @@ def encode_task(url: str, key: str, task: int) -> None:
             yield document
 
     with folder.write(name) as path:
-        writer = PartWriter(path, shard_schema(plan.vocab_size).field("input_ids").type.value_type, plan.num_buckets)
+        writer = PartWriter(path, piece_type(plan.vocab_size), plan.num_buckets)
         for batch in cut_batches(hashed(read_kept(plan, folder, task, reading)), plan.options.seed, plan.cutoff):
             encoded = preparer.encode(batch, repeats)
             counts[batch.split].update(encoded.counts)

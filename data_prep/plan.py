@@ -15,7 +15,7 @@ from typing import Any
 
 from data_prep.folder import Folder
 from data_prep.options import PrepareOptions
-from data_prep.schema import shard_schema
+from data_prep.schema import piece_type
 from tokenizer.corpus import Faults, Input, Range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, sha256_of_files
@@ -95,7 +95,7 @@ def make_plan(options: PrepareOptions, tokenizer_sha256: str, vocab_size: int) -
         **{name: path and Path(os.path.abspath(path)) for name, path in files.items()},
     )
     contents = {name: path and content_sha256(name, path) for name, path in files.items()}
-    width = shard_schema(vocab_size).field("input_ids").type.value_type.bit_width // 16
+    width = piece_type(vocab_size).bit_width // 16
     row_bytes = sum(part.num_bytes for parts in tasks for part in parts) * BYTES_PER_TEXT_BYTE * width
     sizes = {"train": row_bytes * options.dupe_factor, "validation": row_bytes * options.validation_fraction}
     smallest, largest = BUCKET_BYTES
@@ -204,7 +204,7 @@ def read_plan(url: str, key: str = "") -> Plan:
         return Plan(options=PrepareOptions(**options), inputs=inputs, tasks=tasks, **content)
     except FileNotFoundError as error:
         raise UserError(f"{folder.path(PLAN_NAME)}: not found. `albert prepare --executor slurm` writes it.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder.path(PLAN_NAME)}: expected the plan of a data folder, but it cannot be read ({error}). {again}"
         ) from error

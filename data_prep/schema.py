@@ -38,7 +38,7 @@ def shard_schema(vocab_size: int) -> pa.Schema:
     mlm_labels: the original pieces at mlm_positions.
     sentence_order_label: 1 swapped, 0 in order, -100 none; under `nsp` 1 = B is from another document.
     """
-    piece = pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
+    piece = piece_type(vocab_size)
     return pa.schema(
         [
             ("input_ids", pa.list_(piece)),
@@ -48,6 +48,11 @@ def shard_schema(vocab_size: int) -> pa.Schema:
             ("sentence_order_label", pa.int8()),
         ]
     )
+
+
+def piece_type(vocab_size: int) -> pa.DataType:
+    """Of the pieces in a shard."""
+    return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
 
 
 @dataclass(frozen=True, kw_only=True)

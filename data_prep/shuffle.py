@@ -18,7 +18,7 @@ from data_prep.masks import mask, ngram_weights, prediction_counts
 from data_prep.options import PrepareOptions
 from data_prep.plan import read_plan
 from data_prep.rows import Rows, read_sorted
-from data_prep.schema import shard_schema
+from data_prep.schema import piece_type, shard_schema
 from data_prep.shards import ShardWriter, to_table
 from data_prep.words import piece_classes
 from tokenizer.chain import load_chain
@@ -56,7 +56,7 @@ def shard_slots(url: str, key: str) -> list[Slot]:
 
 def bytes_per_piece(options: PrepareOptions, vocab_size: int, mean_length: float) -> float:
     """On disk without compression: the piece, and for the masked ones a position and a label."""
-    piece = shard_schema(vocab_size).field("input_ids").type.value_type.bit_width // 8
+    piece = piece_type(vocab_size).bit_width // 8
     return piece + min(options.mask_ratio, options.num_predictions / mean_length) * (piece + 2)
 
 
@@ -122,8 +122,7 @@ def sorted_rows(url: str, key: str, slot: Slot) -> Iterator[Rows]:
     ends = np.cumsum(sizes)
     first_bucket = sum(number for split, number in plan.num_buckets.items() if SPLITS[split] < SPLITS[slot.split])
     parts = [part_name(task) for task in range(len(plan.tasks))]
-    piece_type = shard_schema(plan.vocab_size).field("input_ids").type.value_type
     for bucket in np.flatnonzero((ends > slot.first) & (ends - sizes < slot.last) & (sizes > 0)).tolist():
         begin = int(ends[bucket] - sizes[bucket])
         inside = (max(0, slot.first - begin), slot.last - begin)
-        yield from read_sorted(folder, parts, first_bucket + bucket, piece_type, *inside)
+        yield from read_sorted(folder, parts, first_bucket + bucket, piece_type(plan.vocab_size), *inside)

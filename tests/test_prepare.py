@@ -342,6 +342,15 @@ def test_a_plan_that_was_cut_off_while_it_was_written_does_not_stand_in_the_way(
     assert hashes(tmp_path / "data") == hashes(data)
 
 
+@pytest.mark.parametrize("content", ["null", "", "[]", '{"format_version": 1}'])
+def test_a_damaged_plan_is_named(tmp_path, corpus, tokenizer, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "plan.json").write_text(content)
+    with pytest.raises(UserError, match=r"plan\.json: expected the plan of a data folder, but it cannot be read"):
+        prepare(options(corpus, tokenizer, tmp_path / "data"))
+    assert (tmp_path / "data" / "plan.json").read_text() == content
+
+
 def test_what_changes_after_the_plan_is_noticed(tmp_path, corpus, tokenizer, monkeypatch):
     copies = shutil.copytree(tokenizer, tmp_path / "tokenizer"), tmp_path / "corpus.txt"
     for changed in range(2):
