@@ -14,7 +14,8 @@ PAGE = """# The run config
 
 Sections and fields of a run config (YAML), for `albert launch --config`. Any field can be overridden: `--training.steps 500`.
 The vocabulary's size and max_seq_length come from the data's manifest and are typed nowhere. On resume only `training.steps`,
-`training.micro_batch_size`, `checkpoint.*`, `logging.*` and the number of processes may differ.
+`training.micro_batch_size`, `training.bucket_by_length`, `checkpoint.*`, `stability.*`, `logging.*` and the number of processes may
+differ.
 
 Made from the code by `python -m launch.config_reference > docs/config.md`.
 
@@ -55,12 +56,14 @@ def docstrings(kind: type) -> dict[str, str]:
 
 def type_name(hint: Any) -> str:
     if get_origin(hint) is Annotated:
-        hint = get_args(hint)[0]
+        return type_name(get_args(hint)[0])
     if get_origin(hint) is Literal:
         return " or ".join(get_args(hint))
     if get_origin(hint) is dict:
         return "mapping"
-    return getattr(hint, "__name__", str(hint)) if not get_args(hint) else get_args(hint)[0].__name__
+    if options := [type_name(option) for option in get_args(hint) if option is not type(None)]:
+        return " or ".join(options)
+    return hint.__name__
 
 
 def default_text(item: Any) -> str:

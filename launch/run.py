@@ -16,7 +16,7 @@ from types import FrameType
 import yaml
 
 from data_prep.schema import read_manifest
-from pretrain.config import RunConfig, data_faults, differences, load_config, to_plain
+from pretrain.config import PAPER_BATCH, PAPER_LR, RunConfig, data_faults, differences, load_config, scaled_lr, to_plain
 from pretrain.rendezvous import free_port
 from pretrain.report import read_report, write_report
 from pretrain.run_lock import hold_lock
@@ -61,6 +61,8 @@ def launch(options: LaunchOptions) -> int:
         hold_lock(run_folder / ".lock").close()  # the workers of a launch that was killed may still be at work
         if any((run_folder / "checkpoints").glob("step-*")):
             refuse_changed_config(run_folder, config)
+        elif config.continue_from is not None:
+            check_predecessor(config)
         done = run_folder / "DONE"
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
@@ -68,6 +70,7 @@ def launch(options: LaunchOptions) -> int:
         for stale in ("DONE", "STOP", "state.json"):
             (run_folder / stale).unlink(missing_ok=True)
         write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        print(describe_lr(config), flush=True)
         return run_workers(run_folder, devices, config)
 
 
@@ -94,8 +97,12 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
         faults += data_faults(config, manifest, num_procs) + fault
     if faults:
         raise UserError("\n".join(faults))
-    model = replace(config.model, init_from=config.model.init_from and config.model.init_from.absolute())
-    return replace(config, data=replace(config.data, path=config.data.path.absolute()), model=model), devices
+    absolute = {
+        "data": replace(config.data, path=config.data.path.absolute()),
+        "model": replace(config.model, init_from=config.model.init_from and config.model.init_from.absolute()),
+        "continue_from": config.continue_from and config.continue_from.absolute(),
+    }
+    return replace(config, **absolute), devices
 
 
 def split_override(text: str) -> tuple[str, str]:
@@ -114,9 +121,30 @@ def refuse_changed_config(run_folder: Path, config: RunConfig) -> None:
         listed = "\n".join(f"  - {line}" for line in changed)
         raise UserError(
             f"{run_folder}: was started with another config:\n{listed}\n"
-            "Only training.steps, training.micro_batch_size, checkpoint.*, logging.* and --num_procs may change; "
+            "Only training.steps, training.micro_batch_size, training.bucket_by_length, checkpoint.*, stability.*, logging.* and "
+            "--num_procs may change; "
             "give the former values, or a new --output."
         )
+
+
+def check_predecessor(config: RunConfig) -> None:
+    """Refuse a `continue_from` that is at work, or that this run cannot go on from."""
+    from pretrain.phases import find_predecessor  # takes torch, which takes seconds to import
+
+    if (lock := config.continue_from / ".lock").exists():
+        hold_lock(lock).close()
+    find_predecessor(config, read_manifest(config.data.path))
+
+
+def describe_lr(config: RunConfig) -> str:
+    """The peak learning rate, and how it stands to the paper's."""
+    lr, batch = config.optimizer.lr, config.training.global_batch_size
+    rule = f"{PAPER_LR:g} at batch {PAPER_BATCH:,} x sqrt({batch:,} / {PAPER_BATCH:,}) = {scaled_lr(batch):.3g}"
+    if config.optimizer.name != "lamb":
+        return f"peak learning rate {lr:.3g}"
+    if lr == scaled_lr(batch):
+        return f"peak learning rate: the paper's {rule}"
+    return f"peak learning rate {lr:.3g}, as given; the square-root rule would make it {rule}"
 
 
 def default_num_procs(config: RunConfig) -> int:
@@ -206,6 +234,8 @@ def outcome(run_folder: Path, return_code: int) -> int:
     state = read_report(run_folder)
     if state["exit_code"] in EXPLAINED:
         return state["exit_code"]
+    if state["exit_code"] is None and return_code in EXPLAINED:  # a full disk took the report, but the worker has said it
+        return return_code
     reason = state["message"] or "the workers ended without a report (killed, or out of memory?)"
     print(f"albert launch: {reason}\nThe same command goes on from the newest good checkpoint in {run_folder}.", file=sys.stderr)
     return EXIT_CRASH

@@ -2,7 +2,7 @@
 
 RUN/checkpoints/step-N/ holds model.safetensors, optimizer.safetensors, state.json and, written last, manifest.json with the
 SHA-256 of the others. The folder is written under a temporary name, fsynced and renamed. No RNG state is kept because there is
-none: dropout is seeded at each step from (seed, step, rank).
+none: dropout is a hash (pretrain/dropout.py).
 """
 
 import json
@@ -19,20 +19,26 @@ from torch import Tensor, nn
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, replace_folder, sha256_of_files, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write one checkpoint; `state` is plain JSON with at least `step`. Called by rank 0 alone.
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """A copy, on the CPU, of what a checkpoint holds, by file: later steps do not reach it."""
+    tensors = {"model.safetensors": weights(model), "optimizer.safetensors": optimizer_tensors(model, optimizer)}
+    return {file: {name: tensor.to("cpu", copy=True) for name, tensor in named.items()} for file, named in tensors.items()}
+
+
+def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """Write one checkpoint from a snapshot; `state` is plain JSON with at least `step`. Called by rank 0 alone.
 
     Raises:
         UserError: the disk is full or not writable; what was there stays.
     """
     with replace_folder(folder) as temporary:
-        # as bytes, because save_file turns a full disk into an error of its own
-        (temporary / "model.safetensors").write_bytes(save(weights(model)))
-        (temporary / "optimizer.safetensors").write_bytes(save(optimizer_tensors(model, optimizer)))
+        for name, named in tensors.items():
+            # as bytes, because save_file turns a full disk into an error of its own
+            (temporary / name).write_bytes(save(named))
         write_json(temporary / "state.json", {"format_version": FORMAT_VERSION} | state)
         write_json(temporary / "manifest.json", {name: sha256_of_files(temporary / name) for name in FILES})
 
@@ -133,9 +139,9 @@ def delete_unfinished(checkpoints: Path) -> None:
         shutil.rmtree(path)
 
 
-def set_aside(folder: Path) -> None:
-    """Rename a damaged checkpoint, so that it neither counts as newest nor pushes good ones out."""
-    names = (f"damaged-{folder.name}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
+def set_aside(folder: Path, why: str = "damaged") -> None:
+    """Rename a checkpoint, so that it neither counts as newest nor pushes good ones out."""
+    names = (f"{why}-{folder.name}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
     folder.rename(next(folder.with_name(name) for name in names if not folder.with_name(name).exists()))
 
 

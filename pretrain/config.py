@@ -4,13 +4,15 @@ Each field's default stands here and nowhere else. `vocab_size` and `max_seq_len
 """
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from data_prep.schema import TOKENIZER_FOLDER, Manifest
 from pretrain.deepspeed_keys import check_deepspeed
@@ -24,6 +26,15 @@ Count = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+def check_micro_batch_size(value: object) -> object:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise PydanticCustomError("micro_batch_size", "must be a whole number above 0, or auto")
+    return value
+
+
+MicroBatchSize = Annotated[int | Literal["auto"], BeforeValidator(check_micro_batch_size)]
 
 
 def raise_faults(faults: list[str]) -> None:
@@ -90,8 +101,8 @@ class OptimizerConfig:
     __pydantic_config__ = STRICT
     name: Literal["lamb", "adamw"] = "lamb"
     """`lamb` has no bias correction and no clamp on the trust ratio."""
-    lr: Positive = 0.00176
-    """Peak learning rate (paper: 0.00176 at batch 4,096)."""
+    lr: Positive | None = None
+    """Peak learning rate. Left out with `lamb`: the paper's 0.00176 at batch 4,096, by the square-root rule for another batch."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Not applied to biases and LayerNorm."""
     beta1: Probability = 0.9
@@ -109,14 +120,18 @@ class ScheduleConfig:
     """Linear warm-up to the peak, then linear decay to 0 at `total_steps`."""
 
     __pydantic_config__ = STRICT
+    start_step: NotNegative = 0
+    """Optimizer step at which the warm-up begins: above 0 in a phase (`continue_from`) that warms up anew."""
     warmup_steps: NotNegative = 3125
     """Optimizer steps from 0 to the peak."""
     total_steps: Count = 125_000
-    """Optimizer steps at which the learning rate reaches 0."""
+    """Optimizer step at which the learning rate reaches 0, counted over all phases."""
 
     def __post_init__(self) -> None:
-        if self.warmup_steps >= self.total_steps:
-            raise_faults([f"warmup_steps: must be below total_steps {self.total_steps}, found {self.warmup_steps}"])
+        length = self.total_steps - self.start_step
+        if self.warmup_steps >= length:
+            of = "total_steps" if not self.start_step else "total_steps - start_step ="
+            raise_faults([f"warmup_steps: must be below {of} {length}, found {self.warmup_steps}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +140,14 @@ class TrainingConfig:
 
     __pydantic_config__ = STRICT
     steps: Count = 125_000
-    """Optimizer steps after which the run is done; at most schedule.total_steps."""
+    """Optimizer step, counted over all phases, after which the run is done; at most schedule.total_steps."""
     global_batch_size: Count = 4096
     """Instances in one optimizer step, over all processes."""
-    micro_batch_size: Count = 32
-    """Most instances in one forward pass of one process; bounds memory; without dropout the result is the same."""
+    micro_batch_size: MicroBatchSize = "auto"
+    """Most instances in one forward pass of one process; bounds memory, and leaves the result as it is. `auto` tries for the
+    largest that fits and keeps it in RUN/micro_batch_size.json; found again when the device or the number of processes changes."""
+    bucket_by_length: bool = True
+    """Cut the global batch into micro-batches of like length: less padding, the same result."""
     validate_every_n_steps: Count = 1000
     """Steps between validations; the first is before step 1, the last after the last step."""
     max_validation_instances: Count = 20_000
@@ -147,6 +165,9 @@ class PrecisionConfig:
     """`bf16` and `fp16` run under DeepSpeed's torch_autocast; `fp16` scales the loss."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPUs if there are any."""
+    deterministic: bool = False
+    """Only kernels that give the same bits each time, so that a resumed run on a GPU is bitwise the run that was not stopped;
+    slower. On a CPU it is so anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +179,24 @@ class CheckpointConfig:
     """Steps between checkpoints; the last step is saved always."""
     keep_last: Count = 3
     """Newest checkpoints kept, beside the best: the one with the lowest validation loss, of those saved at a validated step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityConfig:
+    """What is done when training goes wrong, and what is said."""
+
+    __pydantic_config__ = STRICT
+    max_skipped_steps: Count = 10
+    """Steps in a row that may be skipped, as one with a loss or gradient that is no finite number is, before `on_divergence`."""
+    on_divergence: Literal["rollback", "stop"] = "rollback"
+    """`rollback`: back to the last good checkpoint, with a lower learning rate, past the samples of the bad steps. `stop`: end
+    with a diagnosis and exit code 4."""
+    lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What a rollback multiplies the learning rate by, from there on."""
+    max_rollbacks: NotNegative = 3
+    """Rollbacks after which the run ends with a diagnosis all the same."""
+    plateau_steps: Count = 2000
+    """Steps that the loss may stand still at the corpus' unigram entropy before the log names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +218,16 @@ class RunConfig:
 
     __pydantic_config__ = STRICT
     data: DataConfig
+    continue_from: Path | None = None
+    """Run folder whose newest checkpoint this run begins with: weights, optimizer state and step. A second phase, with another
+    length, data folder, batch or schedule."""
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     deepspeed: Annotated[dict[str, Any], AfterValidator(check_deepspeed)] = field(default_factory=dict)
     """Keys merged into the derived DeepSpeed config, except those that would break LAMB or the batch."""
@@ -196,6 +239,10 @@ class RunConfig:
         total = self.schedule.total_steps
         if self.training.steps > total:
             faults.append(f"training.steps: must be at most schedule.total_steps {total}, found {self.training.steps}")
+        if self.optimizer.lr is None and self.optimizer.name != "lamb":
+            faults.append(f"optimizer.lr: must be given for {self.optimizer.name}; the paper's is for lamb")
+        if self.continue_from is not None and self.model.init_from is not None:
+            faults.append("continue_from: brings its own weights, so model.init_from must be null")
         if self.format_version != FORMAT_VERSION:
             faults.append(
                 f"format_version: this release reads {FORMAT_VERSION}, found {self.format_version}; "
@@ -204,8 +251,23 @@ class RunConfig:
         raise_faults(faults)
 
 
-MAY_DIFFER_ON_RESUME = ("training.steps", "training.micro_batch_size", "checkpoint.", "logging.")
+MAY_DIFFER_ON_RESUME = (
+    "training.steps",
+    "training.micro_batch_size",
+    "training.bucket_by_length",
+    "checkpoint.",
+    "stability.",
+    "logging.",
+)
 """Fields, or sections, that a resumed run may change; the number of processes is no field."""
+
+PAPER_LR, PAPER_BATCH = 0.00176, 4096
+"""Lan et al., section 4.1: LAMB at batch 4,096."""
+
+
+def scaled_lr(global_batch_size: int) -> float:
+    """The paper's learning rate for another batch, by the square-root rule (You et al., arXiv 1904.00962, section 4)."""
+    return PAPER_LR * math.sqrt(global_batch_size / PAPER_BATCH)
 
 
 def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
@@ -227,10 +289,14 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunCon
 
 
 def check_config(content: dict[str, Any], *, source: str) -> RunConfig:
-    """A `RunConfig` from plain data; every fault in one `UserError`."""
-    content = {key: {} if value is None and key != "format_version" else value for key, value in content.items()}
+    """A `RunConfig` from plain data, the learning rate filled in; every fault in one `UserError`."""
+    content = {
+        key: {} if value is None and key not in ("continue_from", "format_version") else value for key, value in content.items()
+    }
     try:
-        return TypeAdapter(RunConfig).validate_python(content)
+        config = TypeAdapter(RunConfig).validate_python(content)
+        lr = config.optimizer.lr or scaled_lr(config.training.global_batch_size)
+        return replace(config, optimizer=replace(config.optimizer, lr=lr))
     except ValidationError as error:
         faults = [line for fault in error.errors() for line in describe(fault).split("\n")]
     listed = "\n".join(f"  - {fault}" for fault in faults)

@@ -40,12 +40,23 @@ class Split:
 
     def row(self, index: int) -> dict[str, np.ndarray]:
         """The columns of one instance as read-only views, without compression into the file itself: no copy."""
-        shard = int(np.searchsorted(self._first_row, index, side="right")) - 1
-        batch, offset = divmod(index - int(self._first_row[shard]), ROWS_PER_BATCH)
+        views, place = self._find(index)
         return {
-            name: values[offset] if offsets is None else values[offsets[offset] : offsets[offset + 1]]
-            for name, (values, offsets) in self._decode(shard, batch).items()
+            name: values[place] if offsets is None else values[offsets[place] : offsets[place + 1]]
+            for name, (values, offsets) in views.items()
         }
+
+    def length(self, index: int) -> int:
+        """Pieces of one instance."""
+        views, place = self._find(index)
+        _, offsets = views["input_ids"]
+        return int(offsets[place + 1] - offsets[place])
+
+    def _find(self, index: int) -> tuple[Views, int]:
+        """Columns of the record batch that holds a row, and the row's place in it."""
+        shard = int(np.searchsorted(self._first_row, index, side="right")) - 1
+        batch, place = divmod(index - int(self._first_row[shard]), ROWS_PER_BATCH)
+        return self._decode(shard, batch), place
 
     def _read_batch(self, shard: int, batch: int) -> Views:
         schema, messages = self._open(shard)
@@ -112,7 +123,7 @@ def micro_batches(split: Split, rows: np.ndarray, micro_batch_size: int) -> Iter
         yield collate([split.row(int(row)) for row in rows[start : start + micro_batch_size]])
 
 
-def collate(rows: list[dict[str, np.ndarray]]) -> MicroBatch:
+def collate(rows: list[dict[str, np.ndarray]], dropout_keys_B: torch.Tensor | None = None) -> MicroBatch:
     """Pad to the longest row; masked positions become positions in the flattened micro-batch."""
     lengths = np.array([len(row["input_ids"]) for row in rows])
     longest = int(lengths.max())
@@ -131,4 +142,5 @@ def collate(rows: list[dict[str, np.ndarray]]) -> MicroBatch:
         mlm_index_M=torch.from_numpy(index),
         mlm_labels_M=torch.from_numpy(np.concatenate([row["mlm_labels"] for row in rows]).astype(np.int64)),
         sop_labels_B=torch.tensor([int(row["sentence_order_label"]) for row in rows]),
+        dropout_keys_B=dropout_keys_B,
     )

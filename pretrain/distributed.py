@@ -2,6 +2,7 @@
 
 import functools
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -25,6 +26,11 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 def host_group() -> dist.ProcessGroup | None:
     """The group for CPU tensors: the default one under gloo, else one of its own. The first call is collective."""
     return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def agreed(value: int) -> int:
+    """The `value` of rank 0, on all ranks."""
+    return int(sum_over_ranks(torch.tensor([value if rank() == 0 else 0])).item())
 
 
 def barrier() -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.config import PrecisionConfig, RunConfig
-from pretrain.distributed import world_size
 from pretrain.model import LossSums, MicroBatch
 from pretrain.rendezvous import fill_environment, local_rank
 from tokenizer.errors import UserError
@@ -40,9 +39,15 @@ def choose_device(precision: PrecisionConfig) -> torch.device:
     return torch.device("cuda", local_rank())
 
 
-def start_deepspeed(device: torch.device) -> None:
-    """Import deepspeed quietly for `device` and join the process group; single processes need no launcher."""
+def start_deepspeed(device: torch.device, *, deterministic: bool = False) -> None:
+    """Import deepspeed quietly for `device` and join the process group; single processes need no launcher.
+
+    deterministic: let PyTorch use only kernels that give the same bits each time, and fail where there is none.
+    """
     fill_environment()
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it, before it is started
+        torch.use_deterministic_algorithms(True)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     os.environ["DS_ACCELERATOR"] = device.type
@@ -58,9 +63,8 @@ def start_deepspeed(device: torch.device) -> None:
 
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     """DeepSpeed's dict, derived; the keys of the section `deepspeed` that `check_deepspeed` let through are merged in."""
-    micro_batch_size = min(config.training.micro_batch_size, max(1, config.training.global_batch_size // world_size()))
     derived = {
-        "train_micro_batch_size_per_gpu": micro_batch_size,  # nominal: only DeepSpeed's own counters use it
+        "train_micro_batch_size_per_gpu": 1,  # nominal: only DeepSpeed's own counters use it
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0,
         "zero_optimization": {"stage": 0},
@@ -93,10 +97,19 @@ class Engine:
         """Add the gradients of `loss` to this rank's; nothing is sent. `step` averages over ranks, so scale by the world size."""
         self.deepspeed.backward(loss, scale_wrt_gas=False)
 
-    def step(self) -> None:
-        """Average gradients over ranks, clip and update, clear gradients. With fp16 an overflow skips the update on all ranks."""
+    def step(self) -> bool:
+        """Average gradients over ranks, clip and update, clear gradients.
+
+        Returns whether the update was applied: not with a gradient that is no finite number, which is averaged too, so that all
+        ranks agree. With fp16 an overflow also lowers the loss scale.
+        """
         self.optimizer.grad_norm = None
         self.deepspeed.step()
+        return self.optimizer.grad_norm is not None and bool(self.optimizer.grad_norm.isfinite())
+
+    def discard_gradients(self) -> None:
+        """Forget what `backward` has added up."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     @property
     def grad_scaler(self) -> torch.amp.GradScaler | None:

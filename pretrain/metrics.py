@@ -1,34 +1,84 @@
 """Figures of a run: RUN/metrics.jsonl, a line on the terminal, and wandb. Rank 0 alone makes a `MetricsLog`."""
 
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pretrain.config import LoggingConfig
+from pretrain.config import LoggingConfig, RunConfig, to_plain
+from pretrain.watch import Watch
+from tokenizer.errors import UserError
 from tokenizer.files import write_text
 
 
 class MetricsLog:
     """Appends records to metrics.jsonl, shows them, and hands them to wandb if that works; a run without wandb trains on."""
 
-    def __init__(self, run_folder: Path, config: LoggingConfig, *, plain_config: dict[str, Any], wandb_id: str | None, step: int):
-        truncate_after(run_folder / "metrics.jsonl", step)
-        self.file = (run_folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self.wandb_run = start_wandb(run_folder, config, plain_config, wandb_id)
+    def __init__(self, run_folder: Path, config: RunConfig, unigram_entropy: float, *, wandb_id: str | None, step: int):
+        """step: records after it are dropped, -1 for all. unigram_entropy: of the training text, in nats."""
+        self.path, self.config, self.unigram_entropy = run_folder / "metrics.jsonl", config, unigram_entropy
+        truncate_after(self.path, step)
+        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        self.watch = self.new_watch()
+        self.wandb_run = start_wandb(run_folder, config.logging, to_plain(config), wandb_id)
         self.wandb_id = self.wandb_run.id if self.wandb_run else wandb_id
         """The run's id, for the checkpoint; None if wandb never started."""
 
     def write(self, record: dict[str, Any]) -> None:
-        """`record` has `event` (train or validation), `step`, and figures."""
-        self.file.write(json.dumps(record) + "\n")
+        """`record` has `event` (train, validation, checkpoint, skipped, rollback, warning), `step`, and figures or words.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        with self.user_errors():
+            self.file.write(json.dumps(record) + "\n")
         print_record(record)
         figures = {f"{record['event']}/{key}": value for key, value in record.items() if key not in ("event", "step", "time")}
         self.call_wandb("log", figures, step=record["step"])
+        if record["event"] == "train":
+            for finding in self.watch.see(record):
+                self.write_event("warning", record["step"], finding.message, kind=finding.kind)
+
+    def write_event(self, event: str, step: int, message: str, **more: Any) -> None:
+        """A record in words."""
+        self.write({"event": event, "step": step, "message": message, **more, "time": time.time()})
+
+    def new_watch(self) -> Watch:
+        """A watch that has seen the training records so far."""
+        watch = Watch(self.config, self.unigram_entropy)
+        for record in map(json.loads, self.path.read_text(encoding="utf-8").splitlines()):
+            if record["event"] == "train":
+                watch.see(record)
+        return watch
+
+    def rewind(self, step: int) -> None:
+        """Drop the records after `step`, which the run went back to."""
+        self.file.close()
+        truncate_after(self.path, step)
+        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        self.watch = self.new_watch()
+
+    def flush(self) -> None:
+        """Have the disk hold what was written: a checkpoint promises the metrics before it."""
+        with self.user_errors():
+            os.fsync(self.file.fileno())
+
+    @contextmanager
+    def user_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}). Make room there; the same command goes on."
+            ) from error
 
     def close(self) -> None:
-        self.file.close()
+        with self.user_errors():
+            self.file.close()
         self.call_wandb("finish")
 
     def call_wandb(self, method: str, *arguments: Any, **options: Any) -> None:
@@ -86,6 +136,10 @@ def print_record(record: dict[str, Any]) -> None:
             f"  sop acc {number(record['sop_accuracy'], '.3f')}  lr {record['lr']:.2e}  grad {number(record['grad_norm'], '.2f')}"
             f"  {record['tokens_per_second']:,.0f} tokens/s  ETA {format_seconds(record['eta_seconds'])}"
         )
+    elif record["event"] == "checkpoint":
+        return
+    elif record["event"] != "validation":
+        text = f"step {record['step']}  {record['event']}: {record['message']}"
     else:
         text = (
             f"step {record['step']}  validation: mlm {record['mlm_loss']:.4f} (unigram entropy {record['unigram_entropy']:.4f})"

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.config import ModelConfig
+from pretrain.dropout import KeyedDropout
 
 LAYER_NORM_EPS = 1e-12
+EMBEDDING_SITE, ATTENTION_SITE, OUTPUT_SITE, FFN_SITE, SITES_PER_LAYER = 0, 1, 2, 3, 3
+"""Numbers of the places where dropout is applied; those of layer l lie l * SITES_PER_LAYER further on."""
 IGNORED_LABEL = -100
 """A sentence-order label that takes no part in the loss."""
 
@@ -32,6 +35,8 @@ class MicroBatch(NamedTuple):
     mlm_labels_M: Tensor
     sop_labels_B: Tensor
     """1 swapped, 0 in order, -100 none."""
+    dropout_keys_B: Tensor | None = None
+    """int32, from `pretrain.dropout.sample_keys`; None where nothing is dropped."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         return MicroBatch(*(None if field is None else field.to(device, non_blocking=True) for field in self))
@@ -72,16 +77,17 @@ class Albert(nn.Module):
 
     def logits(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Masked-LM logits (M, V) at the masked positions only, and sentence-order logits (B, 2)."""
-        hidden_BTD = self.hidden_states(batch.input_ids_BT, batch.segment_ids_BT, batch.attention_mask_BT)
+        hidden_BTD = self.hidden_states(batch)
         masked_MD = hidden_BTD.flatten(0, 1).index_select(0, batch.mlm_index_M)
         mlm_logits_MV = self.mlm_head(masked_MD, self.embeddings.word.weight)
         pooled_BD = torch.tanh(self.pooler(hidden_BTD[:, 0]))
         return mlm_logits_MV, self.sop_head(pooled_BD)
 
-    def hidden_states(self, input_ids_BT: Tensor, segment_ids_BT: Tensor, attention_mask_BT: Tensor | None) -> Tensor:
+    def hidden_states(self, batch: MicroBatch) -> Tensor:
         """Output (B, T, D) of the last layer."""
-        mask_B11T = None if attention_mask_BT is None else attention_mask_BT[:, None, None, :]
-        return self.encoder(self.embeddings(input_ids_BT, segment_ids_BT), mask_B11T)
+        mask_B11T = None if batch.attention_mask_BT is None else batch.attention_mask_BT[:, None, None, :]
+        embedded_BTE = self.embeddings(batch.input_ids_BT, batch.segment_ids_BT, batch.dropout_keys_B)
+        return self.encoder(embedded_BTE, mask_B11T, batch.dropout_keys_B)
 
     @torch.no_grad()
     def initialize(self, initializer_range: float, generator: torch.Generator) -> None:
@@ -103,12 +109,12 @@ class Embeddings(nn.Module):
         self.segment = nn.Embedding(2, config.embedding_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.embedding_size)
         self.layer_norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = KeyedDropout(config.hidden_dropout)
 
-    def forward(self, input_ids_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+    def forward(self, input_ids_BT: Tensor, segment_ids_BT: Tensor, keys_B: Tensor | None) -> Tensor:
         position_ids_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         embedded_BTE = self.word(input_ids_BT) + self.segment(segment_ids_BT) + self.position(position_ids_T)
-        return self.dropout(self.layer_norm(embedded_BTE))
+        return self.dropout(self.layer_norm(embedded_BTE), keys_B, EMBEDDING_SITE)
 
 
 class Encoder(nn.Module):
@@ -126,10 +132,11 @@ class Encoder(nn.Module):
         self.attentions = nn.ModuleList(Attention(config) for _ in range(max(self.attention_of_layer) + 1))
         self.ffns = nn.ModuleList(FeedForward(config) for _ in range(max(self.ffn_of_layer) + 1))
 
-    def forward(self, embedded_BTE: Tensor, mask_B11T: Tensor | None) -> Tensor:
+    def forward(self, embedded_BTE: Tensor, mask_B11T: Tensor | None, keys_B: Tensor | None) -> Tensor:
         hidden_BTD = self.input_projection(embedded_BTE)
-        for attention, ffn in zip(self.attention_of_layer, self.ffn_of_layer, strict=True):
-            hidden_BTD = self.ffns[ffn](self.attentions[attention](hidden_BTD, mask_B11T))
+        for layer, (attention, ffn) in enumerate(zip(self.attention_of_layer, self.ffn_of_layer, strict=True)):
+            attended_BTD = self.attentions[attention](hidden_BTD, mask_B11T, keys_B, layer)
+            hidden_BTD = self.ffns[ffn](attended_BTD, keys_B, layer)
         return hidden_BTD
 
 
@@ -145,27 +152,36 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_dropout
+        self.attention_dropout = KeyedDropout(config.attention_dropout)
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = KeyedDropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_BTD: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        context_BHTK = F.scaled_dot_product_attention(
-            self.split_heads(self.query(hidden_BTD)),
-            self.split_heads(self.key(hidden_BTD)),
-            self.split_heads(self.value(hidden_BTD)),
-            attn_mask=mask_B11T,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+    def forward(self, hidden_BTD: Tensor, mask_B11T: Tensor | None, keys_B: Tensor | None, layer: int) -> Tensor:
+        query_BHTK, key_BHTK, value_BHTK = (self.split_heads(of(hidden_BTD)) for of in (self.query, self.key, self.value))
+        if self.training and self.attention_dropout.probability > 0:
+            weights_BHTT = attention_weights(query_BHTK, key_BHTK, mask_B11T)
+            weights_BHTT = self.attention_dropout(weights_BHTT, keys_B, ATTENTION_SITE + layer * SITES_PER_LAYER)
+            context_BHTK = weights_BHTT @ value_BHTK
+        else:
+            context_BHTK = F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B11T)
         context_BTD = context_BHTK.transpose(1, 2).flatten(2)
-        return self.layer_norm(hidden_BTD + self.dropout(self.output(context_BTD)))
+        dropped_BTD = self.dropout(self.output(context_BTD), keys_B, OUTPUT_SITE + layer * SITES_PER_LAYER)
+        return self.layer_norm(hidden_BTD + dropped_BTD)
 
     def split_heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def attention_weights(query_BHTK: Tensor, key_BHTK: Tensor, mask_B11T: Tensor | None) -> Tensor:
+    """Softmax of the scaled products, (B, H, T, T): spelt out where its entries are dropped, for no kernel takes a mask by key."""
+    scores_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * key_BHTK.shape[-1] ** -0.5
+    if mask_B11T is not None:
+        scores_BHTT = scores_BHTT.masked_fill(~mask_B11T, float("-inf"))
+    return scores_BHTT.softmax(-1)
 
 
 class FeedForward(nn.Module):
@@ -175,12 +191,13 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = KeyedDropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
+    def forward(self, hidden_BTD: Tensor, keys_B: Tensor | None, layer: int) -> Tensor:
         inner_BTF = F.gelu(self.up(hidden_BTD), approximate="tanh")
-        return self.layer_norm(hidden_BTD + self.dropout(self.down(inner_BTF)))
+        dropped_BTD = self.dropout(self.down(inner_BTF), keys_B, FFN_SITE + layer * SITES_PER_LAYER)
+        return self.layer_norm(hidden_BTD + dropped_BTD)
 
 
 class MaskedLMHead(nn.Module):

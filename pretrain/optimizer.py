@@ -49,15 +49,25 @@ def clip_by_global_norm_(grads: list[Tensor], max_norm: float) -> Tensor:
 
 
 class ClippingOptimizer(torch.optim.Optimizer):
-    """What both optimizers share: a global clip before the step, and the norm kept for the metrics."""
+    """What both optimizers share: a global clip before the step, no step at all where the gradient is no finite number, and what
+    the metrics say of the last step."""
 
     max_grad_norm: float
     grad_norm: Tensor | None = None
-    """Global gradient norm before clipping of the last step; None if an fp16 overflow skipped it."""
+    """Global gradient norm before clipping of the last step; None if an fp16 overflow kept it from being taken."""
 
-    def clip(self) -> None:
+    def clip(self) -> Tensor:
+        """Clip all gradients in place, to 0 where their norm is not finite; return whether it is (bool scalar on the device)."""
         grads = [parameter.grad for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
         self.grad_norm = clip_by_global_norm_(grads, self.max_grad_norm)
+        finite = self.grad_norm.isfinite()
+        for grad in grads:
+            grad.masked_fill_(~finite, 0.0)
+        return finite
+
+    def statistics(self) -> dict[str, float]:
+        """Figures of the last step beside the gradient norm; waits for the device."""
+        return {}
 
 
 class Lamb(ClippingOptimizer):
@@ -77,18 +87,19 @@ class Lamb(ClippingOptimizer):
         max_grad_norm: float = 1.0,
     ):
         self.max_grad_norm = max_grad_norm
+        self.norms: tuple[Tensor, Tensor]
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
         if closure is not None:
             raise ValueError("Lamb.step takes no closure")
-        self.clip()
+        finite = self.clip()
         for group in self.param_groups:
-            self.update(group)
+            self.update(group, finite)
 
-    def update(self, group: dict[str, Any]) -> None:
-        """One step over the tensors of a group that have a gradient."""
+    def update(self, group: dict[str, Any], finite: Tensor) -> None:
+        """One step over the tensors of a group that have a gradient; where `finite` is false, all stays bit for bit as it was."""
         weights = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not weights:
             return
@@ -100,8 +111,9 @@ class Lamb(ClippingOptimizer):
         exp_avg_sqs = [self.state[weight]["exp_avg_sq"] for weight in weights]
         beta1, beta2 = group["betas"]
 
-        torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
-        torch._foreach_mul_(exp_avg_sqs, beta2)
+        torch._foreach_mul_(exp_avgs, torch.where(finite, beta1, 1.0))
+        torch._foreach_add_(exp_avgs, grads, alpha=1 - beta1)
+        torch._foreach_mul_(exp_avg_sqs, torch.where(finite, beta2, 1.0))
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
 
         denominators = torch._foreach_sqrt(exp_avg_sqs)
@@ -109,21 +121,37 @@ class Lamb(ClippingOptimizer):
         updates = torch._foreach_div(exp_avgs, denominators)
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
+        step_size = torch.where(finite, group["lr"], 0.0)
         if group["adapt"]:
-            torch._foreach_mul_(updates, trust_ratios(weights, updates))
-        torch._foreach_add_(weights, updates, alpha=-group["lr"])
+            self.norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
+            torch._foreach_mul_(updates, (trust_ratios(*self.norms) * step_size).unbind())
+        else:
+            torch._foreach_mul_(updates, step_size)
+        torch._foreach_sub_(weights, updates)
+
+    def statistics(self) -> dict[str, float]:
+        """Of the tensors that the trust ratio scales: the least, the median and the largest ratio, and the norm of all weights and
+        of all updates before the ratio. A ratio far above 1 is a tensor whose gradient has died; one near 0 a tensor that is not
+        learning, or was drawn too small."""
+        weight_norms, update_norms = self.norms
+        ratios = trust_ratios(weight_norms, update_norms)
+        return {
+            "trust_ratio_min": ratios.min().item(),
+            "trust_ratio_median": ratios.median().item(),
+            "trust_ratio_max": ratios.max().item(),
+            "weight_norm": weight_norms.norm().item(),
+            "update_norm": update_norms.norm().item(),
+        }
 
 
-def trust_ratios(weights: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
-    """|w| / |u| per tensor, 1 where either norm is 0; fp32 scalars on the device."""
-    weight_norms = torch.stack(torch._foreach_norm(weights))
-    update_norms = torch.stack(torch._foreach_norm(updates))
+def trust_ratios(weight_norms: Tensor, update_norms: Tensor) -> Tensor:
+    """|w| / |u| per tensor, 1 where either norm is 0; fp32, on the device."""
     both_positive = (weight_norms > 0) & (update_norms > 0)
-    return list(torch.where(both_positive, weight_norms / update_norms, 1.0).unbind())
+    return torch.where(both_positive, weight_norms / update_norms, 1.0)
 
 
 class AdamW(torch.optim.AdamW, ClippingOptimizer):
-    """`torch.optim.AdamW` behind the same clip."""
+    """`torch.optim.AdamW` behind the same clip; it waits for the device to know whether the gradient is finite."""
 
     def __init__(self, params: Iterable[dict[str, Any]], *, max_grad_norm: float = 1.0, **options: Any):
         self.max_grad_norm = max_grad_norm
@@ -133,5 +161,5 @@ class AdamW(torch.optim.AdamW, ClippingOptimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:
         if closure is not None:
             raise ValueError("AdamW.step takes no closure")
-        self.clip()
-        super().step()
+        if self.clip():
+            super().step()

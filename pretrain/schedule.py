@@ -4,10 +4,12 @@ from pretrain.config import ScheduleConfig
 
 
 def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
-    """Learning rate of optimizer step `step` (the first is 0): linear warm-up from 0, then linear decay to 0 at `total_steps`.
+    """Learning rate of optimizer step `step` (the first is 0): linear warm-up from 0 at `start_step`, then linear decay to 0
+    at `total_steps`.
 
     Continuous at the join; google-research/albert counts its decay from step 0, so its curve drops there (docs/decisions.md).
     """
-    if step < schedule.warmup_steps:
-        return peak_lr * step / schedule.warmup_steps
-    return peak_lr * max(0.0, (schedule.total_steps - step) / (schedule.total_steps - schedule.warmup_steps))
+    begin, peak = schedule.start_step, schedule.start_step + schedule.warmup_steps
+    if step < peak:
+        return peak_lr * max(0, step - begin) / schedule.warmup_steps
+    return peak_lr * max(0.0, (schedule.total_steps - step) / (schedule.total_steps - peak))

@@ -1,11 +1,12 @@
 """The training run: RUN/config.yaml in; metrics, checkpoints, state.json and DONE out.
 
-The result is a function of config, data and seed (with dropout, also of the cut into processes and micro-batches): sample order,
-dropout and learning rate follow from the step, so an interruption changes nothing.
+The result is a function of config, data and seed: sample order, dropout and learning rate follow from the step, and losses are
+means over the global batch, so neither interruptions nor the cut into processes and micro-batches change it (docs/guarantees.md).
 """
 
 import signal
 import time
+import zlib
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,29 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.schema import Manifest, manifest_sha256, read_manifest
-from pretrain.checkpoint import (
-    delete_old_checkpoints,
-    delete_unfinished,
-    load_checkpoint,
-    newest_good_checkpoint,
-    read_state,
-    save_checkpoint,
-    set_aside,
-    step_of,
-)
-from pretrain.config import RunConfig, data_faults, load_config, to_plain
-from pretrain.data import Split, micro_batches, open_split, rank_slice
-from pretrain.distributed import barrier, rank, sum_over_ranks, world_size
+from data_prep.schema import Manifest, read_manifest
+from pretrain.config import RunConfig, data_faults, load_config
+from pretrain.cut import cut_batch
+from pretrain.data import Split, collate, open_split
+from pretrain.distributed import rank, sum_over_ranks, world_size
+from pretrain.dropout import sample_keys
 from pretrain.engine import Engine, choose_device, start_deepspeed
 from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
-from pretrain.hf_weights import load_hf_weights
 from pretrain.metrics import MetricsLog, Throughput
+from pretrain.micro_batch import settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.report import Diagnosis, Preempted
-from pretrain.sample_order import mix, sample_rows
+from pretrain.run_state import RunState
+from pretrain.sample_order import sample_rows
 from pretrain.schedule import lr_at
+from pretrain.watch import diagnosis
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
 
@@ -44,41 +39,38 @@ def train(run_folder: Path) -> None:
     """Train from the newest good checkpoint, or from the start, to `training.steps`.
 
     Raises:
-        UserError: config, data or checkpoints do not fit together.
+        UserError: config, data or checkpoints do not fit together, or a checkpoint cannot be written.
         Preempted: SIGTERM, SIGUSR1 or a file RUN/STOP ended the run after a checkpoint.
-        Diagnosis: the loss or the gradient is no finite number.
+        Diagnosis: the run has diverged, and no rollback is left or wanted.
     """
     config = load_config(run_folder / "config.yaml")
     device = choose_device(config.precision)
-    start_deepspeed(device)
+    start_deepspeed(device, deterministic=config.precision.deterministic)
     Trainer(run_folder, config, device).run()
 
 
 class Trainer:
-    """One process's part of a run: engine, data, and what has been done so far."""
+    """One process's part of a run."""
 
     def __init__(self, run_folder: Path, config: RunConfig, device: torch.device):
         self.run_folder, self.config, self.device = run_folder, config, device
-        self.checkpoints = run_folder / "checkpoints"
         self.manifest = read_manifest(config.data.path)
         if faults := data_faults(config, self.manifest, world_size()):
             raise UserError("\n".join(faults))
         self.train_split = open_split(config.data.path, self.manifest, "train", window=config.data.shuffle_window)
         self.validation_split = open_validation(config.data.path, self.manifest)
-        model = build_model(config, self.manifest)
+        model = Albert(config.model, self.manifest.vocab_size)
         self.engine = Engine(model.to(device), build_optimizer(model, config.optimizer), config)
-        self.step = 0
-        self.best: dict[str, float] = {}
-        """`step` and `mlm_loss` of the best checkpoint, once one was validated."""
+        self.micro_batch_size = self.choose_micro_batch_size()
         self.stop_signal = False
-        self.resumed = False
-        wandb_id = self.resume()
+        self.state = RunState(run_folder, config, self.manifest, self.engine)
+        self.resumed = self.state.restore()
         self.log = None
         if rank() == 0:
-            plain = to_plain(config)
-            self.log = MetricsLog(
-                run_folder, config.logging, plain_config=plain, wandb_id=wandb_id, step=self.step if self.resumed else -1
-            )
+            entropy = self.manifest.splits["train"].unigram_entropy
+            kept_steps = self.state.progress.step if self.resumed else -1
+            self.log = MetricsLog(run_folder, config, entropy, wandb_id=self.state.wandb_id, step=kept_steps)
+            self.state.wandb_id = self.log.wandb_id
 
     def run(self) -> None:
         """Train to the end, then mark the run DONE."""
@@ -90,59 +82,98 @@ class Trainer:
             if self.log:
                 self.log.close()
         if rank() == 0:
-            write_json(self.run_folder / "DONE", {"step": self.step})
+            write_json(self.run_folder / "DONE", {"step": self.state.progress.step})
 
     def loop(self) -> None:
-        """A step; log? validate? save? until the steps are done."""
-        self.engine.model.train()
+        """A step; go back? log? validate? save? until the steps are done."""
+        config = self.config
         throughput = Throughput()
+        self.engine.model.train()
         if not self.resumed:
             self.validate()
-            throughput.restart()
-        while self.step < self.config.training.steps:
-            record = self.train_step(throughput)
-            last = self.step == self.config.training.steps
-            if self.log and record and (last or self.step % self.config.logging.every_n_steps == 0):
+            if config.continue_from is not None:
+                self.save(None)  # what this run began with, whatever becomes of the other one
+        throughput.restart()
+        while (step := self.state.progress.step + 1) <= config.training.steps:
+            last = step == config.training.steps
+            logs, validates, saves = (
+                last or step % interval == 0
+                for interval in (
+                    config.logging.every_n_steps,
+                    config.training.validate_every_n_steps,
+                    config.checkpoint.every_n_steps,
+                )
+            )
+            record = self.train_step(throughput, wants_record=logs)
+            if trouble := self.find_trouble(saves):
+                self.go_back(trouble)
+                continue
+            if record and self.log:
                 self.log.write(record)
-            validates = last or self.step % self.config.training.validate_every_n_steps == 0
-            saves = last or self.step % self.config.checkpoint.every_n_steps == 0
             validation = self.validate() if validates else None
             if saves:
                 self.save(validation)
             if validates or saves:
                 throughput.restart()
+        self.state.finish_saving()
 
-    def train_step(self, throughput: Throughput) -> dict[str, Any] | None:
-        """One optimizer step over one global batch; its figures when a log line or checkpoint is due."""
-        training = self.config.training
-        lr = lr_at(self.step, peak_lr=self.config.optimizer.lr, schedule=self.config.schedule)
+    def train_step(self, throughput: Throughput, *, wants_record: bool) -> dict[str, Any] | None:
+        """One optimizer step over one global batch; its figures if they are wanted and an update was made."""
+        config, progress = self.config, self.state.progress
+        lr = progress.lr_factor() * lr_at(progress.step, peak_lr=config.optimizer.lr, schedule=config.schedule)
         set_lr(self.engine.optimizer, lr)
-        seed_dropout(training.seed, self.step)
-        batches = self.read_batch()
-        wants_stop = self.stop_signal or (rank() == 0 and (self.run_folder / "STOP").exists())
-        counts = sum_over_ranks(torch.cat([batch_counts(batches), torch.tensor([float(wants_stop)], dtype=torch.float64)]))
-        masked, labelled, pieces, stop = counts.tolist()
-        if stop:
-            self.save(None)
-            if rank() == 0:
-                (self.run_folder / "STOP").unlink(missing_ok=True)
-            raise Preempted(f"asked to stop: saved step {self.step}; the same command goes on from there")
+        samples = progress.samples(config.training.global_batch_size)
+        rows = sample_rows(samples, self.train_split.shard_rows, config.training.seed, config.data.shuffle_window)
+        batches = self.read_batches(samples, rows)
+        masked, labelled, pieces = self.agree_on(batches)
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
-        self.engine.step()
-        self.step += 1
+        self.mark_infinite_loss(sums)
+        scale = self.engine.grad_scaler.get_scale() if self.engine.grad_scaler else 1.0
+        applied = self.engine.step()
+        progress.count_step(len(samples), applied=applied, in_earnest=scale <= 1.0)
         throughput.add(pieces)
-        intervals = (self.config.logging.every_n_steps, self.config.checkpoint.every_n_steps)
-        if self.step < training.steps and all(self.step % interval for interval in intervals):
+        if applied and not wants_record:
             return None
-        return self.record(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled, lr, throughput)
+        means = mean_metrics(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled)
+        if not applied:
+            return self.note_skipped(means["loss"], scale)
+        data = {"samples": [int(samples[0]), int(samples[-1]) + 1], "rows_crc32": zlib.crc32(rows.tobytes())}
+        return self.record(means | {"lr": lr} | data, throughput)
 
-    def read_batch(self) -> list[MicroBatch]:
-        """This rank's micro-batches of the coming step."""
-        training = self.config.training
-        samples = self.step * training.global_batch_size + np.arange(training.global_batch_size)
-        mine = rank_slice(samples, rank(), world_size())
-        rows = sample_rows(mine, self.train_split.shard_rows, training.seed, self.config.data.shuffle_window)
-        return list(micro_batches(self.train_split, rows, training.micro_batch_size))
+    def read_batches(self, samples: np.ndarray, rows: np.ndarray) -> list[MicroBatch]:
+        """This rank's micro-batches of a global batch, whose samples (int64) lie in these rows (int64) of the split."""
+        training, model = self.config.training, self.config.model
+        lengths = np.array([self.train_split.length(int(row)) for row in rows]) if training.bucket_by_length else None
+        drops = model.hidden_dropout > 0 or model.attention_dropout > 0
+        return [
+            collate(
+                [self.train_split.row(int(row)) for row in rows[places]],
+                sample_keys(samples[places], training.seed, self.state.progress.step) if drops else None,
+            )
+            for places in cut_batch(len(rows), world_size(), self.micro_batch_size, lengths)[rank()]
+        ]
+
+    def agree_on(self, batches: list[MicroBatch]) -> tuple[float, float, float]:
+        """Masked pieces, labelled pairs and pieces of the global batch, in the one message in which ranks also agree to stop.
+
+        Raises:
+            Preempted: some rank was asked to; the checkpoint is written.
+            UserError: a checkpoint could not be written.
+        """
+        self.state.writer.check()
+        wants_stop = self.stop_signal or (rank() == 0 and (self.run_folder / "STOP").exists())
+        counts = torch.cat([batch_counts(batches), torch.tensor([float(wants_stop)], dtype=torch.float64)])
+        masked, labelled, pieces, stop = sum_over_ranks(counts).tolist()
+        if not stop:
+            return masked, labelled, pieces
+        step = self.state.progress.step
+        if not self.state.is_finite():
+            raise Diagnosis(diagnosis(step, "weights that are no finite numbers", self.state.checkpoints))
+        self.save(None)
+        self.state.finish_saving()
+        if rank() == 0:
+            (self.run_folder / "STOP").unlink(missing_ok=True)
+        raise Preempted(f"asked to stop: saved step {step}; the same command goes on from there")
 
     def forward_backward(self, batch: MicroBatch, masked: float, labelled: float) -> LossSums:
         """Gradients of this micro-batch's part of the global mean: DeepSpeed averages over ranks, so the world size undoes that."""
@@ -151,127 +182,103 @@ class Trainer:
         self.engine.backward(loss * world_size())
         return LossSums(*(each.detach() for each in sums))
 
-    def record(self, sums: torch.Tensor, masked: float, labelled: float, lr: float, throughput: Throughput) -> dict[str, Any]:
-        """The figures of the step just taken.
+    def mark_infinite_loss(self, sums: list[LossSums]) -> None:
+        """Make one gradient NaN where this rank's loss is no finite number: averaged, it has all ranks skip the step."""
+        loss = torch.stack([each.mlm_loss + each.sop_loss for each in sums]).sum()
+        grad = next(parameter.grad for parameter in self.engine.model.parameters() if parameter.grad is not None)
+        grad.view(-1)[0] += loss - loss  # 0, or NaN
 
-        Raises:
-            Diagnosis: the loss or the gradient norm is not finite.
-        """
-        means = mean_metrics(sums, masked, labelled)
+    def note_skipped(self, loss: float, scale: float) -> None:
+        """Log a step without an update."""
         grad_norm = self.engine.optimizer.grad_norm
-        grad_norm = None if grad_norm is None else grad_norm.item()
-        if not np.isfinite(means["loss"]) or not np.isfinite(grad_norm or 0.0):
-            raise Diagnosis(self.divergence(f"loss {means['loss']}, gradient norm {grad_norm}"))
+        if self.log:
+            seen = f"inf at loss scale {scale:g}" if grad_norm is None else f"{grad_norm.item():.4f}"
+            in_a_row = self.state.progress.skipped_in_a_row
+            message = f"no update: loss {loss:.4f}, gradient norm {seen}"
+            self.log.write_event("skipped", self.state.progress.step, message, in_a_row=in_a_row)
+
+    def record(self, figures: dict[str, Any], throughput: Throughput) -> dict[str, Any]:
+        """All figures of the step just taken."""
+        progress, optimizer, scaler = self.state.progress, self.engine.optimizer, self.engine.grad_scaler
         pieces_per_second, seconds_per_step = throughput.read()
-        scaler = self.engine.grad_scaler
         return {
             "event": "train",
-            "step": self.step,
-            "epoch": self.step * self.config.training.global_batch_size / len(self.train_split),
-            **means,
-            "lr": lr,
-            "grad_norm": grad_norm,
+            "step": progress.step,
+            "epoch": progress.samples_seen / len(self.train_split),
+            **figures,
+            "grad_norm": optimizer.grad_norm.item(),
+            **optimizer.statistics(),
             **({"loss_scale": scaler.get_scale()} if scaler else {}),
+            "skipped_steps": progress.skipped_steps,
             "tokens_per_second": pieces_per_second,
-            "eta_seconds": seconds_per_step * (self.config.training.steps - self.step),
+            "eta_seconds": seconds_per_step * (self.config.training.steps - progress.step),
             "time": time.time(),
         }
 
-    def divergence(self, seen: str) -> str:
-        return (
-            f"step {self.step}: {seen}: the run has diverged. The checkpoints in {self.checkpoints} are from before; "
-            "lower optimizer.lr or lengthen schedule.warmup_steps in a new run."
-        )
+    def find_trouble(self, saves: bool) -> str | None:
+        """What makes it useless to go on from here, in words. saves: whether a checkpoint is due, which only takes good weights."""
+        skipped = self.state.progress.skipped_in_a_row
+        if skipped >= self.config.stability.max_skipped_steps:
+            return f"{skipped} step(s) in a row with a loss or gradient that is no finite number"
+        return "weights that are no finite numbers" if saves and not self.state.is_finite() else None
+
+    def go_back(self, trouble: str) -> None:
+        """Roll back, or end.
+
+        Raises:
+            Diagnosis: no rollback is left or wanted.
+        """
+        stability, progress = self.config.stability, self.state.progress
+        if stability.on_divergence == "stop" or len(progress.rollbacks) >= stability.max_rollbacks:
+            after = f", after {len(progress.rollbacks)} rollback(s)" if progress.rollbacks else ""
+            raise Diagnosis(diagnosis(progress.step, trouble + after, self.state.checkpoints))
+        rollback = self.state.go_back(trouble)
+        if self.log:
+            self.log.rewind(rollback.to_step)
+            begin, end = rollback.skipped
+            message = (
+                f"back from step {rollback.from_step} after {trouble}; samples {begin} to {end} are left out, "
+                f"and the learning rate is multiplied by {rollback.lr_factor:g}"
+            )
+            self.log.write_event("rollback", rollback.to_step, message)
 
     def validate(self) -> dict[str, Any] | None:
         """Figures of the held-out split, logged; None without one."""
         if self.validation_split is None:
             return None
-        training = self.config.training
         means = validate(
             self.engine,
             self.validation_split,
-            micro_batch_size=training.micro_batch_size,
-            max_instances=training.max_validation_instances,
+            micro_batch_size=self.micro_batch_size,
+            max_instances=self.config.training.max_validation_instances,
             device=self.device,
         )
-        entropy = self.manifest.splits["validation"].unigram_entropy
         if self.log:
-            self.log.write({"event": "validation", "step": self.step, **means, "unigram_entropy": entropy, "time": time.time()})
+            entropy = self.manifest.splits["validation"].unigram_entropy
+            step = self.state.progress.step
+            self.log.write({"event": "validation", "step": step, **means, "unigram_entropy": entropy, "time": time.time()})
         return means
 
     def save(self, validation: dict[str, Any] | None) -> None:
-        """A checkpoint of this step, unless there is one, by rank 0; the others wait.
+        """Begin a checkpoint; the metrics before it are on the disk first."""
+        if self.log:
+            self.log.flush()
+        held_up = self.state.save(validation)
+        if held_up is not None:
+            step = self.state.progress.step
+            self.log.write_event("checkpoint", step, f"step-{step}", held_up_seconds=held_up)
 
-        Raises:
-            Diagnosis: a weight is not finite; the checkpoints before stay the newest.
-        """
-        if not torch.stack([parameter.isfinite().all() for parameter in self.engine.model.parameters()]).all():
-            raise Diagnosis(self.divergence("weights that are not finite"))
-        folder = self.checkpoints / f"step-{self.step}"
-        if validation and validation["mlm_loss"] < self.best.get("mlm_loss", float("inf")):
-            self.best = {"step": self.step, "mlm_loss": validation["mlm_loss"]}
-        if self.log and not folder.exists():
-            scaler = self.engine.grad_scaler
-            state = {
-                "step": self.step,
-                "samples_seen": self.step * self.config.training.global_batch_size,
-                "best": self.best,
-                "grad_scaler": scaler.state_dict() if scaler else None,
-                "wandb_id": self.log.wandb_id,
-                "data_sha256": manifest_sha256(self.config.data.path),
-            }
-            save_checkpoint(folder, self.engine.model, self.engine.optimizer, state)
-            best_step = self.best.get("step")
-            delete_old_checkpoints(self.checkpoints, keep_last=self.config.checkpoint.keep_last, best_step=best_step)
-        barrier()
-
-    def resume(self) -> str | None:
-        """Load the newest good checkpoint, which rank 0 chooses, and return its wandb id; without one, start from `init_from`."""
-        chosen = torch.tensor([-1 if rank() == 0 else 0])
-        if rank() == 0:
-            delete_unfinished(self.checkpoints)
-            folder, damaged = newest_good_checkpoint(self.checkpoints)
-            for bad, fault in damaged.items():
-                print(f"damaged checkpoint set aside: {bad}: {fault}", flush=True)
-                set_aside(bad)
-            chosen = torch.tensor([step_of(folder) if folder else -1])
-        step = int(sum_over_ranks(chosen).item())
-        if step < 0:
-            if self.config.model.init_from is not None:
-                load_hf_weights(self.engine.model, self.config.model, self.config.model.init_from)
-            return None
-        folder = self.checkpoints / f"step-{step}"
-        state = read_state(folder)
-        if state["data_sha256"] != manifest_sha256(self.config.data.path):
-            raise UserError(
-                f"{self.config.data.path}: is not the data that {folder} was trained on (the manifest differs). "
-                "Give the former data, or a new --output."
-            )
-        load_checkpoint(folder, self.engine.model, self.engine.optimizer)
-        if self.engine.grad_scaler and state["grad_scaler"]:
-            self.engine.grad_scaler.load_state_dict(state["grad_scaler"])
-        self.step, self.best, self.resumed = step, state["best"], True
-        if rank() == 0:
-            print(f"resuming from {folder}", flush=True)
-        return state["wandb_id"]
+    def choose_micro_batch_size(self) -> int:
+        training = self.config.training
+        if training.micro_batch_size != "auto":
+            return training.micro_batch_size
+        share = -(-training.global_batch_size // world_size())
+        return settle_micro_batch_size(self.run_folder, self.engine, self.manifest, self.device, share)
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = True
 
 
-def build_model(config: RunConfig, manifest: Manifest) -> Albert:
-    """Random weights, the same for the same seed."""
-    model = Albert(config.model, manifest.vocab_size)
-    model.initialize(config.model.initializer_range, torch.Generator().manual_seed(config.training.seed))
-    return model
-
-
 def open_validation(folder: Path, manifest: Manifest) -> Split | None:
     counts = manifest.splits.get("validation")
     return open_split(folder, manifest, "validation") if counts and counts.instances else None
-
-
-def seed_dropout(seed: int, step: int) -> None:
-    """Seed this rank's generators from (seed, step, rank), so that a resumed run draws what it would have drawn."""
-    torch.manual_seed(int(mix(mix(np.uint64(seed), np.uint64(step)), np.uint64(rank())) >> np.uint64(1)))

@@ -15,8 +15,9 @@ from pretrain.checkpoint import (
     load_checkpoint,
     newest_good_checkpoint,
     read_state,
-    save_checkpoint,
     set_aside,
+    snapshot,
+    write_checkpoint,
 )
 from pretrain.config import ModelConfig, OptimizerConfig, load_config
 from pretrain.metrics import truncate_after
@@ -34,13 +35,17 @@ def make_model(name: str = "lamb", steps: int = 2):
     """A tiny model and its optimizer after some steps on made-up gradients."""
     model = Albert(MODEL, 20)
     model.initialize(0.02, torch.Generator().manual_seed(0))
-    optimizer = build_optimizer(model, OptimizerConfig(name=name))
+    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=0.00176))
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=generator)
         optimizer.step()
     return model, optimizer
+
+
+def save_checkpoint(folder: Path, model, optimizer, state: dict) -> None:
+    write_checkpoint(folder, snapshot(model, optimizer), state)
 
 
 def save_steps(folder: Path, *steps: int) -> None:
@@ -115,7 +120,7 @@ def test_weights_of_another_model_are_a_user_error(tmp_path):
     save_steps(tmp_path, 1)
     model = Albert(MODEL, 21)
     with pytest.raises(UserError, match="another model"):
-        load_checkpoint(tmp_path / "step-1", model, build_optimizer(model, OptimizerConfig()))
+        load_checkpoint(tmp_path / "step-1", model, build_optimizer(model, OptimizerConfig(lr=0.00176)))
 
 
 def test_a_format_of_another_release_is_named(tmp_path):

@@ -52,7 +52,7 @@ for ours, theirs, old in zip(engine.model.parameters(), twin.parameters(), befor
     torch.testing.assert_close(ours.grad, theirs.grad)   # three backwards add up: no division by an accumulation count
     assert torch.equal(ours, old)
 norm = torch.cat([p.grad.flatten() for p in twin.parameters()]).norm()
-engine.step()
+assert engine.step()
 torch.testing.assert_close(engine.optimizer.grad_norm, norm)  # before clipping, and DeepSpeed has not clipped
 assert not any(torch.equal(p, old) for p, old in zip(engine.model.parameters(), before))
 assert all(p.grad is None for p in engine.model.parameters())
@@ -74,7 +74,7 @@ scaler = engine.grad_scaler
 assert isinstance(scaler, torch.amp.GradScaler), "torch_autocast_z0_gradscaler has moved"
 before, scale = [p.detach().clone() for p in engine.model.parameters()], scaler.get_scale()
 engine.backward(engine.deepspeed(torch.randn(2, 8)).float().sum() * float("inf"))
-engine.step()
+assert not engine.step()
 assert all(torch.equal(p, old) for p, old in zip(engine.model.parameters(), before)), "an overflow was applied"
 assert scaler.get_scale() < scale
 assert "scale" in scaler.state_dict()

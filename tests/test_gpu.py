@@ -49,7 +49,7 @@ def test_a_lamb_step_on_the_gpu_waits_for_nothing():
     from pretrain.config import ModelConfig, OptimizerConfig
 
     model = Albert(ModelConfig(embedding_size=8, hidden_size=16, num_attention_heads=2, intermediate_size=16), 40).cuda()
-    optimizer = build_optimizer(model, OptimizerConfig())
+    optimizer = build_optimizer(model, OptimizerConfig(lr=0.00176))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()

@@ -183,6 +183,10 @@ def test_padding_does_not_change_a_row():
     padded = make_batch(TINY, padded=True)
     length = int(padded.attention_mask_BT[1].sum())
     with torch.no_grad():
-        alone = model.hidden_states(padded.input_ids_BT[1:2, :length], padded.segment_ids_BT[1:2, :length], None)
-        together = model.hidden_states(padded.input_ids_BT, padded.segment_ids_BT, padded.attention_mask_BT)
+        row = padded._replace(
+            input_ids_BT=padded.input_ids_BT[1:2, :length],
+            segment_ids_BT=padded.segment_ids_BT[1:2, :length],
+            attention_mask_BT=None,
+        )
+        alone, together = model.hidden_states(row), model.hidden_states(padded)
     torch.testing.assert_close(together[1:2, :length], alone, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,107 @@
+"""How far a run has come, and which samples it left out: all that a step depends on beside config, data, weights and optimizer.
+
+The position in the data is one integer, the number of samples consumed; which samples those are follows from it and from the
+ranges that rollbacks skipped. RUN/rollbacks.json records each rollback when it happens, so that an interruption does not undo it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenizer.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Rollback:
+    """A return to an earlier checkpoint after steps that went wrong."""
+
+    to_step: int
+    """Step of the checkpoint that was loaded; what follows holds from there on."""
+    from_step: int
+    """Step at which the run gave up."""
+    skipped: tuple[int, int]
+    """Sample numbers from the first of the bad steps to the end of the last: they are not visited again."""
+    lr_factor: float
+    """What the learning rate is multiplied by from `to_step` on."""
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """The part of a checkpoint's state.json that changes from step to step."""
+
+    step: int = 0
+    """Optimizer steps taken or skipped, over all phases."""
+    samples_seen: int = 0
+    """Position in the data: samples consumed since its start, left-out ranges not counted."""
+    skipped_steps: int = 0
+    """Steps without an update, because loss or gradient was no finite number."""
+    skipped_in_a_row: int = 0
+    """Of them, those since the last update."""
+    best: dict[str, float] = field(default_factory=dict)
+    """`step` and `mlm_loss` of the best checkpoint, once one was validated."""
+    rollbacks: list[Rollback] = field(default_factory=list)
+    """In the order they happened."""
+
+    def count_step(self, num_samples: int, *, applied: bool, in_earnest: bool) -> None:
+        """One step over the next samples. in_earnest: false while fp16 still scales the loss up, when an overflow only shows that
+        the scale was too high."""
+        self.step += 1
+        self.samples_seen += num_samples
+        self.skipped_steps += not applied
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + in_earnest
+
+    def lr_factor(self) -> float:
+        """What all rollbacks together make of the learning rate at the present step."""
+        return float(np.prod([rollback.lr_factor for rollback in self.rollbacks if rollback.to_step <= self.step]))
+
+    def samples(self, count: int, position: int | None = None) -> np.ndarray:
+        """Numbers (int64) of the next `count` samples, or of those from another position."""
+        start = self.samples_seen if position is None else position
+        return sample_numbers(start + np.arange(count), [rollback.skipped for rollback in self.rollbacks])
+
+
+def progress_from(state: dict[str, Any]) -> Progress:
+    """The progress in a checkpoint's state; what format version 1 lacks has its start value."""
+    known = {item.name: state[item.name] for item in dataclasses.fields(Progress) if item.name in state}
+    return Progress(**known | {"rollbacks": rollbacks_from(known.get("rollbacks", []))})
+
+
+def rollbacks_from(listed: list[dict[str, Any]]) -> list[Rollback]:
+    return [Rollback(**entry | {"skipped": tuple(entry["skipped"])}) for entry in listed]
+
+
+def sample_numbers(positions: np.ndarray, skipped: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The sample number (int64) at each position (int64), when ranges [begin, end) of sample numbers are left out."""
+    numbers = positions.astype(np.int64)
+    for begin, end in merged(skipped):
+        numbers = np.where(numbers >= begin, numbers + end - begin, numbers)
+    return numbers
+
+
+def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same ranges in order, those that touch or overlap as one."""
+    result: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if result and begin <= result[-1][1]:
+            result[-1] = result[-1][0], max(end, result[-1][1])
+        else:
+            result.append((begin, end))
+    return result
+
+
+def read_rollbacks(run_folder: Path) -> list[Rollback]:
+    """RUN/rollbacks.json; empty where there is none."""
+    try:
+        return rollbacks_from(json.loads((run_folder / "rollbacks.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return []
+
+
+def write_rollbacks(run_folder: Path, rollbacks: list[Rollback]) -> None:
+    write_json(run_folder / "rollbacks.json", [dataclasses.asdict(rollback) for rollback in rollbacks])
