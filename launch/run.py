@@ -39,6 +39,8 @@ class LaunchOptions:
     """Run folder; given again, the run goes on from its newest good checkpoint."""
     data: Path | None = None
     """Folder that `albert prepare` wrote; stands for --data.path."""
+    continue_from: Path | None = None
+    """Run folder whose newest checkpoint this run begins with; stands for the field continue_from."""
     num_procs: int | None = None
     """Worker processes on this machine; default: one for each GPU, or 1 on CPU."""
     overrides: list[str] = field(default_factory=list)
@@ -77,8 +79,9 @@ def launch(options: LaunchOptions) -> int:
 def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
     """The config with overrides applied, paths absolute, and the device of each process; all faults in one error."""
     overrides = [split_override(text) for text in options.overrides]
-    if options.data is not None:
-        overrides.append(("data.path", json.dumps(str(options.data))))  # as YAML, whatever the path looks like
+    for name, path in (("data.path", options.data), ("continue_from", options.continue_from)):
+        if path is not None:
+            overrides.append((name, json.dumps(str(path))))  # as YAML, whatever the path looks like
     faults, config, manifest = [], None, None
     if options.num_procs is not None and options.num_procs < 1:
         faults.append(f"--num_procs: must be above 0, found {options.num_procs}")

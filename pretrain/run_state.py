@@ -130,12 +130,17 @@ class RunState:
         barrier()
 
     def go_back(self, reason: str) -> Rollback:
-        """Return to the last good checkpoint before the bad steps, leave out their samples, and lower the learning rate."""
+        """Return to the last good checkpoint before the bad steps, leave out their samples, and lower the learning rate.
+
+        Where no update has been made since the last rollback, its checkpoint is no good either: the one before it is taken.
+        """
         progress, batch = self.progress, self.config.training.global_batch_size
         num_bad = max(1, progress.skipped_in_a_row)
         bad = progress.samples(num_bad * batch, progress.samples_seen - num_bad * batch)
+        first_bad = progress.step - num_bad
+        tried_in_vain = bool(progress.rollbacks) and progress.rollbacks[-1].to_step == first_bad
         self.finish_saving()
-        self.restore(no_later_than=progress.step - num_bad)
+        self.restore(no_later_than=first_bad - tried_in_vain)
         rollback = Rollback(
             to_step=self.progress.step,
             from_step=progress.step,

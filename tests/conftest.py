@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from prepared import BUNDLED, options
+from synthetic import write_synthetic_data
 
 ROOT = Path(__file__).parent.parent
 ALBERT = Path(sys.executable).with_name("albert")
@@ -20,9 +21,10 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 def albert():
     """Run `albert ...`, wait, and return the finished process with its output; the exit code must be `code`."""
 
-    def run(*arguments: object, code: int = 0, timeout: int = 180) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, code: int = 0, timeout: int = 180, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [str(ALBERT), *map(str, arguments)]
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        pipes = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        finished = subprocess.run(command, timeout=timeout, env=os.environ | environment, **pipes)
         assert finished.returncode == code, (
             f"exit code {finished.returncode}, expected {code}\n{finished.stdout}\n{finished.stderr}"
         )
@@ -58,3 +60,38 @@ def data(tmp_path_factory, corpus, tokenizer):
 
     prepare(options(corpus, tokenizer, folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory) -> Path:
+    """44 training instances: at batch 8 the first epoch ends inside step 6."""
+    return write_synthetic_data(tmp_path_factory.mktemp("data") / "synthetic", num_instances=44)
+
+
+@pytest.fixture(scope="session")
+def small_config(tmp_path_factory) -> Path:
+    """The run config of tests/runs.py."""
+    from runs import CONFIG
+
+    path = tmp_path_factory.mktemp("config") / "run.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def launch(albert, small_config, synthetic):
+    """`albert launch` of the small config with overrides; 2 processes unless told otherwise."""
+
+    def run(run_folder: Path, *overrides: object, num_procs: int = 2, **more):
+        options = ("--config", small_config, "--data", synthetic, "--output", run_folder, "--num_procs", num_procs)
+        return albert("launch", *options, *overrides, **more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(launch, tmp_path_factory) -> Path:
+    """A run of 10 steps in one go: 2 ranks, 2 micro-batches each, dropout 0.1, an epoch's end inside step 6."""
+    run_folder = tmp_path_factory.mktemp("run") / "undisturbed"
+    launch(run_folder)
+    return run_folder

@@ -1,5 +1,6 @@
 """Checkpoints in-process: whole or refused, kept or deleted, and the golden one that every release must read."""
 
+import concurrent.futures
 import json
 import resource
 import signal
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pretrain.checkpoint import (
     delete_old_checkpoints,
@@ -19,6 +21,7 @@ from pretrain.checkpoint import (
     snapshot,
     write_checkpoint,
 )
+from pretrain.checkpoint_writer import CheckpointWriter
 from pretrain.config import ModelConfig, OptimizerConfig, load_config
 from pretrain.metrics import truncate_after
 from pretrain.model import Albert
@@ -114,6 +117,33 @@ def test_a_save_that_does_not_fit_leaves_what_was_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
     assert find_fault(tmp_path / "step-1") is None
+
+
+def test_a_save_copies_and_goes_on_while_the_disk_is_written(tmp_path):
+    model, optimizer = make_model()
+    model.register_buffer("ballast", torch.zeros(50_000_000))  # 200 MB, so that writing takes its time
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    writer = CheckpointWriter(tmp_path, keep_last=2)
+    writer.save(model, optimizer, {"step": 1, "best": {}})
+    assert not writer.pending.done()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():  # the next step comes while the save is written
+            tensor.add_(1)
+    assert not (tmp_path / "step-1").exists()
+    writer.wait()
+    written = load_file(tmp_path / "step-1" / "model.safetensors")
+    assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
+    assert find_fault(tmp_path / "step-1") is None
+
+
+@pytest.mark.parametrize("call", ["check", "wait", "save"])
+def test_an_error_in_the_background_is_raised_by_the_next_call(call, tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    writer = CheckpointWriter(tmp_path / "checkpoints", keep_last=2)
+    writer.save(*make_model(), {"step": 1, "best": {}})
+    concurrent.futures.wait([writer.pending])
+    with pytest.raises(OSError, match="checkpoints"):
+        writer.save(*make_model(), {"step": 2, "best": {}}) if call == "save" else getattr(writer, call)()
 
 
 def test_weights_of_another_model_are_a_user_error(tmp_path):

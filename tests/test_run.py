@@ -6,115 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import ALBERT
+from runs import STEPS, assert_same_run, records, start, wait_for, workers
 from safetensors.torch import load_file
-from synthetic import VOCAB_SIZE, write_synthetic_data
+from synthetic import write_synthetic_data
 
 from data_prep.schema import read_manifest
-from pretrain.config import ModelConfig
-from pretrain.data import micro_batches, open_split, rank_slice
-from pretrain.evaluate import batch_counts
-from pretrain.model import Albert
-from pretrain.sample_order import sample_rows
-
-STEPS = 10
-CONFIG = """
-model: {embedding_size: 16, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 64,
-        max_position_embeddings: 32, hidden_dropout: 0.1, attention_dropout: 0.1}
-optimizer: {lr: 0.01}
-schedule: {warmup_steps: 2, total_steps: 20}
-training: {steps: 10, global_batch_size: 8, micro_batch_size: 2, validate_every_n_steps: 5}
-precision: {dtype: fp32, device: cpu}
-checkpoint: {every_n_steps: 5, keep_last: 2}
-logging: {every_n_steps: 1, wandb: disabled}
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """44 training instances: at batch 8 the first epoch ends inside step 6."""
-    return write_synthetic_data(tmp_path_factory.mktemp("data") / "synthetic", num_instances=44)
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "run.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture(scope="module")
-def launch(albert, config, data) -> Callable:
-    """`albert launch` of the small config with overrides; 2 processes unless told otherwise."""
-
-    def run(run_folder: Path, *overrides: object, num_procs: int = 2, code: int = 0):
-        options = ("--config", config, "--data", data, "--output", run_folder, "--num_procs", num_procs)
-        return albert("launch", *options, *overrides, code=code)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def undisturbed(launch, tmp_path_factory) -> Path:
-    """A run of 10 steps in one go: 2 ranks, 2 micro-batches each, dropout 0.1, an epoch's end inside step 6."""
-    run_folder = tmp_path_factory.mktemp("run") / "undisturbed"
-    launch(run_folder)
-    return run_folder
-
-
-def tensors(run_folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
-    folder = run_folder / "checkpoints" / f"step-{step}"
-    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
-
-
-def records(run_folder: Path, event: str = "train") -> list[dict]:
-    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["event"] == event]
-
-
-def assert_same_run(run_folder: Path, reference: Path) -> None:
-    """Bitwise the same weights, optimizer state and metrics; wall-clock figures apart."""
-    ours, theirs = tensors(run_folder), tensors(reference)
-    assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert not different
-    timed = ("time", "tokens_per_second", "eta_seconds")
-    for event in ("train", "validation"):
-        left, right = (
-            [{key: value for key, value in record.items() if key not in timed} for record in records(folder, event)]
-            for folder in (run_folder, reference)
-        )
-        assert left == right
-
-
-def start(config: Path, data: Path, run_folder: Path, *overrides: str) -> subprocess.Popen:
-    """`albert launch` in the background."""
-    command = [str(ALBERT), "launch", "--config", str(config), "--data", str(data), "--output", str(run_folder), "--num_procs", "2"]
-    return subprocess.Popen([*command, *overrides], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(f"waited in vain; exit code {process.returncode}:\n{process.stdout.read()}")
-        time.sleep(0.002)
-
-
-def workers(process: subprocess.Popen) -> list[psutil.Process]:
-    """The training processes under an `albert launch`."""
-    return [
-        child for child in psutil.Process(process.pid).children(recursive=True) if child.cmdline()[1:4] == ["-u", "-m", "pretrain"]
-    ]
+from pretrain.data import open_split
 
 
 def test_a_run_leaves_what_the_readme_lists(undisturbed):
@@ -168,9 +71,9 @@ def open_split_of(run_folder: Path):
     return open_split(folder, read_manifest(folder), "train")
 
 
-def test_kill_nine_during_a_save_loses_nothing(undisturbed, launch, config, data, tmp_path):
+def test_kill_nine_during_a_save_loses_nothing(undisturbed, launch, small_config, synthetic, tmp_path):
     every_step = ("--checkpoint.every_n_steps", "1", "--checkpoint.keep_last", "20")
-    run_folder = killed_during_a_save(config, data, tmp_path, *every_step)
+    run_folder = killed_during_a_save(small_config, synthetic, tmp_path, *every_step)
     assert (run_folder / "checkpoints" / "step-3").is_dir()
     output = launch(run_folder, *every_step).stdout
     assert "resuming from" in output
@@ -178,11 +81,11 @@ def test_kill_nine_during_a_save_loses_nothing(undisturbed, launch, config, data
     assert_same_run(run_folder, undisturbed)
 
 
-def killed_during_a_save(config: Path, data: Path, tmp_path: Path, *overrides: str) -> Path:
+def killed_during_a_save(small_config: Path, synthetic: Path, tmp_path: Path, *overrides: str) -> Path:
     """A run whose workers were all killed while a save after step 3 was half-written; a kill that came too late is tried again."""
     for attempt in range(5):
         checkpoints = tmp_path / f"attempt-{attempt}" / "checkpoints"
-        process = start(config, data, checkpoints.parent, *overrides)
+        process = start(small_config, synthetic, checkpoints.parent, *overrides)
         wait_for((checkpoints / "step-3").is_dir, process)
         victims = workers(process)
         wait_for(lambda where=checkpoints: any(where.glob(".step-*")), process)
@@ -195,9 +98,9 @@ def killed_during_a_save(config: Path, data: Path, tmp_path: Path, *overrides: s
     raise AssertionError("no kill met a save")
 
 
-def test_sigterm_saves_and_ends_with_code_3_and_the_run_goes_on(undisturbed, launch, config, data, tmp_path):
+def test_sigterm_saves_and_ends_with_code_3_and_the_run_goes_on(undisturbed, launch, small_config, synthetic, tmp_path):
     run_folder = tmp_path / "run"
-    process = start(config, data, run_folder, "--checkpoint.every_n_steps", "1")
+    process = start(small_config, synthetic, run_folder, "--checkpoint.every_n_steps", "1")
     wait_for(lambda: (run_folder / "checkpoints" / "step-2").is_dir(), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 3, process.stdout.read()
@@ -235,61 +138,6 @@ def test_checkpoints_of_which_none_is_whole_stop_the_run(undisturbed, launch, tm
     assert len(list((run_folder / "checkpoints").iterdir())) == 2
 
 
-CUTS = [(1, 8), (2, 4), (1, 2)]
-"""(processes, micro-batch size) of a global batch of 8: 1 x 8, 2 x 4, 1 x 2 with 4 accumulations."""
-
-
-def test_processes_and_accumulation_do_not_change_losses_and_gradients(launch, data, tmp_path):
-    seed = uneven_seed(data)
-    runs = []
-    for processes, micro_batch_size in CUTS:
-        run_folder = tmp_path / f"{processes}x{micro_batch_size}"
-        overrides = ["--training.micro_batch_size", micro_batch_size, "--training.seed", seed, "--training.steps", 6]
-        launch(run_folder, *overrides, "--model.hidden_dropout", 0, "--model.attention_dropout", 0, num_procs=processes)
-        runs.append([[record[key] for key in ("loss", "mlm_loss", "sop_loss", "grad_norm")] for record in records(run_folder)])
-    for other in runs[1:]:
-        np.testing.assert_allclose(other, runs[0], rtol=1e-5)
-    # the mean of the parts' means, which is what DeepSpeed does by itself over ranks and micro-batches, does not pass
-    assert abs(naive_grad_norm(data, seed, num_parts=1) / runs[0][0][-1] - 1) < 1e-5
-    for num_parts in (2, 4):
-        assert abs(naive_grad_norm(data, seed, num_parts) / runs[0][0][-1] - 1) > 1e-3
-
-
-def uneven_seed(data: Path) -> int:
-    """A shuffle seed whose first batch has a rank with 4 times the masked pieces of the other, which has no order label."""
-    split = open_split(data, read_manifest(data), "train")
-    for seed in range(10_000):
-        (first,), (second,) = ([batch_counts([batch]).tolist() for batch in first_batch(split, seed, rank)] for rank in range(2))
-        if first[0] >= 4 * second[0] and second[1] == 0:
-            return seed
-    raise AssertionError("no such seed")
-
-
-def first_batch(split, seed: int, rank: int, num_ranks: int = 2):
-    rows = sample_rows(rank_slice(np.arange(8), rank, num_ranks), split.shard_rows, seed, window=8)
-    return list(micro_batches(split, rows, 8))
-
-
-def naive_grad_norm(data: Path, seed: int, num_parts: int) -> float:
-    """Gradient norm of the first step if every part of the batch took the mean over its own masked pieces and labels."""
-    split = open_split(data, read_manifest(data), "train")
-    model = Albert(ModelConfig(**small_model()), VOCAB_SIZE)
-    model.initialize(0.02, torch.Generator().manual_seed(seed))
-    for part in range(num_parts):
-        (batch,) = first_batch(split, seed, part, num_parts)
-        masked, labelled, _ = batch_counts([batch]).tolist()
-        sums = model(batch)
-        loss = sums.mlm_loss / masked + (sums.sop_loss / labelled if labelled else 0.0)
-        (loss / num_parts).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm().item()
-
-
-def small_model() -> dict:
-    import yaml
-
-    return yaml.safe_load(CONFIG)["model"] | {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-
-
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_mixed_precision_stays_near_fp32_and_fp16_resumes_bitwise_with_its_scaler(dtype, undisturbed, launch, tmp_path):
     launch(tmp_path / "whole", "--precision.dtype", dtype)
@@ -314,7 +162,7 @@ def test_a_diverged_run_stops_with_code_4_and_keeps_its_last_good_checkpoint(lau
     assert all(torch.isfinite(tensor).all() for checkpoint in weights for tensor in checkpoint.values())
 
 
-def test_torchrun_and_a_plain_start_do_what_the_launcher_does(undisturbed, config, data, tmp_path):
+def test_torchrun_and_a_plain_start_do_what_the_launcher_does(undisturbed, small_config, synthetic, tmp_path):
     for name, starter in (("torchrun", ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]), ("plain", ["-m"])):
         run_folder = tmp_path / name
         run_folder.mkdir()
@@ -362,10 +210,10 @@ def test_a_changed_field_is_refused_by_name_and_a_finished_run_says_so(undisturb
     assert "already done" in launch(undisturbed, "--logging.every_n_steps", 3).stdout
 
 
-def test_a_second_launch_is_refused_also_after_the_first_was_killed_and_left_its_workers(launch, config, data, tmp_path):
+def test_a_second_launch_is_refused_also_after_the_first_was_killed_and_left_its_workers(launch, small_config, synthetic, tmp_path):
     run_folder = tmp_path / "run"
     many = ["--training.steps", "20", "--training.global_batch_size", "40", "--model.num_hidden_layers", "40"]  # some seconds
-    process = start(config, data, run_folder, *many)
+    process = start(small_config, synthetic, run_folder, *many)
     wait_for(lambda: len(records(run_folder)) > 0 if (run_folder / "metrics.jsonl").exists() else False, process)
     assert "another run is at work here" in launch(run_folder, code=2).stderr
     left = workers(process)
@@ -378,8 +226,10 @@ def test_a_second_launch_is_refused_also_after_the_first_was_killed_and_left_its
     assert not (run_folder / "STOP").exists()
 
 
-def test_a_second_signal_ends_at_once(config, data, tmp_path):
-    process = start(config, data, tmp_path / "run", "--training.global_batch_size", "4000", "--model.num_hidden_layers", "40")
+def test_a_second_signal_ends_at_once(small_config, synthetic, tmp_path):
+    process = start(
+        small_config, synthetic, tmp_path / "run", "--training.global_batch_size", "4000", "--model.num_hidden_layers", "40"
+    )
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
     left = workers(process)
     process.send_signal(signal.SIGUSR1)
@@ -389,8 +239,10 @@ def test_a_second_signal_ends_at_once(config, data, tmp_path):
     assert not psutil.wait_procs(left, timeout=10)[1]
 
 
-def test_workers_do_not_outlive_a_launcher_that_is_killed(config, data, tmp_path):
-    process = start(config, data, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40")
+def test_workers_do_not_outlive_a_launcher_that_is_killed(small_config, synthetic, tmp_path):
+    process = start(
+        small_config, synthetic, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40"
+    )
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
     left = workers(process)
     psutil.Process(process.pid).children()[0].kill()
@@ -398,24 +250,16 @@ def test_workers_do_not_outlive_a_launcher_that_is_killed(config, data, tmp_path
     assert not psutil.wait_procs(left, timeout=10)[1]
 
 
-def test_a_process_that_is_killed_is_reported_without_a_traceback(config, data, tmp_path):
-    process = start(config, data, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40")
+def test_a_process_that_is_killed_is_reported_without_a_traceback(small_config, synthetic, tmp_path):
+    process = start(
+        small_config, synthetic, tmp_path / "run", "--training.global_batch_size", "400", "--model.num_hidden_layers", "40"
+    )
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
     workers(process)[1].kill()
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert "ended without a" in output
     assert "Traceback" not in output
-
-
-def test_another_number_of_processes_goes_on_with_the_same_losses(launch, tmp_path):
-    without_dropout = ["--model.hidden_dropout", 0, "--model.attention_dropout", 0]
-    launch(tmp_path / "whole", *without_dropout, num_procs=1)
-    launch(tmp_path / "parts", *without_dropout, "--training.steps", 5, "--training.micro_batch_size", 3, num_procs=1)
-    launch(tmp_path / "parts", *without_dropout, num_procs=2)
-    for key in ("loss", "grad_norm"):
-        ours, theirs = ([record[key] for record in records(tmp_path / name)] for name in ("parts", "whole"))
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_a_start_that_failed_before_its_first_checkpoint_does_not_bind_the_next(launch, tmp_path):
@@ -425,11 +269,11 @@ def test_a_start_that_failed_before_its_first_checkpoint_does_not_bind_the_next(
     launch(tmp_path / "run", *options, num_procs=1)
 
 
-def test_other_data_than_the_run_began_with_is_refused(undisturbed, config, albert, tmp_path, data):
+def test_other_data_than_the_run_began_with_is_refused(undisturbed, small_config, albert, tmp_path, synthetic):
     run_folder, moved = tmp_path / "run", tmp_path / "data"
     shutil.copytree(undisturbed, run_folder)
     write_synthetic_data(moved, num_instances=44, seed=9)
-    text = (run_folder / "config.yaml").read_text().replace(str(data), str(moved))
+    text = (run_folder / "config.yaml").read_text().replace(str(synthetic), str(moved))
     (run_folder / "config.yaml").write_text(text)
-    options = ("--config", config, "--data", moved, "--output", run_folder, "--num_procs", 1, "--training.steps", 12)
+    options = ("--config", small_config, "--data", moved, "--output", run_folder, "--num_procs", 1, "--training.steps", 12)
     assert "is not the data" in albert("launch", *options, code=2).stderr

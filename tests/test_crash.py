@@ -1,0 +1,189 @@
+"""What a machine can do to a run: kills at any moment, disks that fill or turn read-only, files cut short or gone."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from runs import STEPS, assert_same_run, records, start, wait_for, workers
+
+from pretrain.checkpoint import find_fault, list_checkpoints
+
+EVERY_STEP = ("--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 20)
+
+
+@pytest.mark.parametrize("victim", ["rank 0", "rank 1", "launcher"])
+def test_kill_nine_at_random_moments_loses_nothing_that_was_saved(victim, undisturbed, small_config, synthetic, launch, tmp_path):
+    """Three kills in a row, each at a moment of its own after the start of the training."""
+    run_folder = tmp_path / "run"
+    generator = random.Random(victim)
+    for _ in range(3):
+        saved = newest(run_folder)
+        process = start(small_config, synthetic, run_folder, *EVERY_STEP)
+        wait_for(lambda saved=saved: newest(run_folder) > saved, process)
+        time.sleep(generator.uniform(0, 0.3))
+        kill(process, victim)
+        process.communicate(timeout=60)
+        assert all(find_fault(folder) is None for folder in list_checkpoints(run_folder / "checkpoints"))
+        assert newest(run_folder) > saved
+        if (run_folder / "DONE").exists():
+            break
+    launch(run_folder, *EVERY_STEP)
+    assert_same_run(run_folder, undisturbed)
+
+
+def newest(run_folder: Path) -> int:
+    folders = list_checkpoints(run_folder / "checkpoints")
+    return int(folders[-1].name.removeprefix("step-")) if folders else -1
+
+
+def kill(process: subprocess.Popen, victim: str) -> None:
+    """SIGKILL to one process under `albert launch`; a run that has ended by then stays so."""
+    try:
+        children = psutil.Process(process.pid).children()
+        ranks = {worker.environ()["RANK"]: worker for worker in workers(process)}
+        (children[0] if victim == "launcher" else ranks[victim.split()[1]]).kill()
+    except (psutil.NoSuchProcess, IndexError, KeyError):
+        return
+
+
+def test_a_killed_albert_launch_leaves_workers_that_end_the_run(undisturbed, small_config, synthetic, tmp_path):
+    run_folder = tmp_path / "run"
+    process = start(small_config, synthetic, run_folder)
+    wait_for((run_folder / "metrics.jsonl").exists, process)
+    left = workers(process)
+    process.kill()
+    process.communicate()
+    assert not psutil.wait_procs(left, timeout=60)[1]
+    assert_same_run(run_folder, undisturbed)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_the_next_step_and_the_run_goes_on_the_same(signum, undisturbed, small_config, synthetic, launch, tmp_path):
+    run_folder = tmp_path / "run"
+    process = start(small_config, synthetic, run_folder, "--checkpoint.every_n_steps", 100)
+    wait_for(lambda: (run_folder / "metrics.jsonl").exists() and len(records(run_folder)) >= 2, process)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, output
+    seen = records(run_folder)[-1]["step"]
+    assert newest(run_folder) == seen  # of the step that was under way, and no later one
+    launch(run_folder, "--checkpoint.every_n_steps", 3)
+    assert_same_run(run_folder, undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 2 MB; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_an_error_and_room_lets_it_go_on(undisturbed, launch, small_disk):
+    run_folder = small_disk / "run"
+    launch(run_folder, "--training.steps", 5, *EVERY_STEP)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file:
+        fill(file, leave=300_000)  # a checkpoint takes some 230 kB
+    error = launch(run_folder, *EVERY_STEP, code=2).stderr
+    assert "cannot be written (No space left on device)" in error
+    assert "Traceback" not in error
+    assert newest(run_folder) >= 5
+    assert all(find_fault(folder) is None for folder in list_checkpoints(run_folder / "checkpoints"))
+    ballast.unlink()
+    launch(run_folder, "--checkpoint.every_n_steps", 5, "--checkpoint.keep_last", 2)
+    assert_same_run(run_folder, undisturbed)
+
+
+def fill(file, leave: int) -> None:
+    """Write until `leave` bytes are free."""
+    while (room := shutil.disk_usage(Path(file.name).parent).free - leave) > 0:
+        file.write(bytes(min(room, 65536)))
+        file.flush()
+
+
+def test_a_disk_that_is_full_to_the_last_byte_still_gives_the_true_exit_code(launch, small_disk):
+    run_folder = small_disk / "run"
+    launch(run_folder, "--training.steps", 3, *EVERY_STEP)
+    with (small_disk / "ballast").open("wb") as file:
+        fill(file, leave=30_000)
+    error = launch(run_folder, *EVERY_STEP, code=2).stderr
+    assert "cannot be written" in error
+    assert "Traceback" not in error
+    assert newest(run_folder) == 3
+
+
+def test_a_checkpoint_folder_that_turned_read_only_ends_the_run_with_an_error_and_nothing_is_lost(
+    undisturbed, small_config, synthetic, launch, small_disk
+):
+    run_folder = small_disk / "run"
+    launch(run_folder, "--training.steps", 5)
+    checkpoints = run_folder / "checkpoints"
+    subprocess.run(["mount", "--bind", str(checkpoints), str(checkpoints)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(checkpoints)], check=True)
+    try:
+        error = launch(run_folder, "--checkpoint.every_n_steps", 1, code=2).stderr
+    finally:
+        subprocess.run(["umount", str(checkpoints)], check=True)
+    assert "cannot be written (Read-only file system)" in error
+    assert "Traceback" not in error
+    assert newest(run_folder) == 5
+    launch(run_folder)
+    assert_same_run(run_folder, undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
+def test_damage_to_the_newest_checkpoint_costs_its_steps_and_nothing_else(damage, undisturbed, launch, tmp_path):
+    run_folder = tmp_path / "run"
+    shutil.copytree(undisturbed, run_folder)
+    (run_folder / "DONE").unlink()
+    newest_folder = run_folder / "checkpoints" / f"step-{STEPS}"
+    path = newest_folder / "optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "deleted":
+        shutil.rmtree(newest_folder)
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 3])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    output = launch(run_folder).stdout
+    assert ("optimizer.safetensors is damaged" in output) == (damage != "deleted")
+    assert f"resuming from {run_folder}/checkpoints/step-5" in output
+    shutil.rmtree(run_folder / "checkpoints" / f"damaged-step-{STEPS}", ignore_errors=True)
+    assert_same_run(run_folder, undisturbed)
+
+
+def test_two_launches_at_the_same_moment_are_one_run_and_one_refusal(undisturbed, small_config, synthetic, tmp_path):
+    run_folder = tmp_path / "run"
+    both = [start(small_config, synthetic, run_folder) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    refused = outputs[[process.returncode for process in both].index(2)]
+    assert "another run is at work here" in refused
+    assert_same_run(run_folder, undisturbed)
+
+
+def test_data_that_changed_since_the_start_is_refused(launch, small_config, synthetic, albert, tmp_path):
+    moved, run_folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(synthetic, moved)
+    where = ("--config", small_config, "--data", moved, "--output", run_folder, "--num_procs", 2)
+    albert("launch", *where, "--training.steps", 2)
+    manifest = json.loads((moved / "manifest.json").read_text())
+    (moved / "manifest.json").write_text(json.dumps(manifest | {"seed": 1}))
+    error = albert("launch", *where, code=2).stderr
+    assert "is not the data" in error
+    shutil.copy(synthetic / "manifest.json", moved)
+    albert("launch", *where)
+    assert (run_folder / "DONE").exists()

@@ -1,0 +1,54 @@
+"""`micro_batch_size: auto`: found by trying, within the memory there is, the same on all ranks, kept with the run."""
+
+import json
+import resource
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import ALBERT
+from runs import figures
+
+AUTO = ["--training.micro_batch_size", "auto", "--training.steps", 3, "--training.validate_every_n_steps", 100]
+
+
+def test_auto_takes_all_of_a_small_batch_and_is_found_again_only_for_another_number_of_processes(launch, tmp_path):
+    run_folder = tmp_path / "run"
+    output = launch(run_folder, *AUTO).stdout
+    assert "micro_batch_size: auto found 4 on cpu with 2 process(es)\n" in output
+    path = run_folder / "micro_batch_size.json"
+    assert json.loads(path.read_text()) == {"micro_batch_size": 4, "device": "cpu", "num_procs": 2}
+    path.write_text(json.dumps({"micro_batch_size": 3, "device": "cpu", "num_procs": 2}))
+    assert "auto found" not in launch(run_folder, *AUTO, "--training.steps", 4).stdout
+    output = launch(run_folder, *AUTO, "--training.steps", 5, num_procs=1).stdout
+    assert "auto found 8 on cpu with 1 process(es) (was 3 on cpu with 2 process(es))" in output
+    launch(tmp_path / "fixed", *AUTO, "--training.steps", 5, "--training.micro_batch_size", 2)
+    np.testing.assert_allclose(figures(run_folder, "loss"), figures(tmp_path / "fixed", "loss"), rtol=1e-5)
+
+
+def test_trying_leaves_no_trace_in_the_run(launch, tmp_path):
+    """The micro-batch that auto finds, given by hand, is bitwise the same run."""
+    launch(tmp_path / "auto", *AUTO)
+    launch(tmp_path / "fixed", *AUTO, "--training.micro_batch_size", 4)
+    ours, theirs = (figures(tmp_path / name, "loss", "grad_norm", "weight_norm") for name in ("auto", "fixed"))
+    assert ours == theirs
+
+
+# Activations of one instance of 32 pieces: 48 layers, 8 tensors of 32 x 2,048 and 32 x 512 x 6 floats, about 150 MB a 16.
+BIG = ["--model.num_hidden_layers", 48, "--model.hidden_size", 512, "--model.intermediate_size", 2048, "--training.steps", 1]
+BIG += ["--training.global_batch_size", 4096, "--training.micro_batch_size", "auto", "--training.validate_every_n_steps", 100]
+
+
+@pytest.mark.parametrize("megabytes", [2500])
+def test_auto_stops_at_the_memory_there_is(megabytes, small_config, synthetic, tmp_path):
+    """Under a limit on the memory of a process, a size between 1 and all is found, and the step fits."""
+    options = ["--training.global_batch_size", 256]
+    command = [ALBERT, "launch", "--config", small_config, "--data", synthetic, "--output", tmp_path / "run", *BIG, *options]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
+
+    finished = subprocess.run([*map(str, command)], preexec_fn=limit, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads((tmp_path / "run" / "micro_batch_size.json").read_text())["micro_batch_size"]
+    assert 1 <= found < 256
