@@ -34,9 +34,9 @@ def records(run_folder: Path, event: str = "train") -> list[dict]:
     return [record for record in map(json.loads, lines) if record["event"] == event]
 
 
-def assert_same_run(run_folder: Path, reference: Path) -> None:
+def assert_same_run(run_folder: Path, reference: Path, step: int = STEPS) -> None:
     """Bitwise the same weights, optimizer state and metrics; wall-clock figures apart."""
-    ours, theirs = tensors(run_folder), tensors(reference)
+    ours, theirs = tensors(run_folder, step), tensors(reference, step)
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert not different

@@ -20,7 +20,25 @@ def test_every_recipe_is_valid_and_survives_a_round_trip(path):
 
 def test_all_recipes_of_the_readme_are_there():
     sizes = {f"albert_{size}_{version}" for size in ("base", "large", "xlarge", "xxlarge") for version in ("v1", "v2")}
-    assert {path.stem for path in CONFIGS} == sizes | {"demo", "single_24gb"}
+    phases = {"albert_base_v2_phase1_128", "albert_base_v2_phase2_512"}
+    assert {path.stem for path in CONFIGS} == sizes | phases | {"demo", "single_24gb"}
+
+
+def test_the_two_phases_differ_in_steps_alone():
+    first, second = (
+        load_config(ROOT / "configs" / f"albert_base_v2_{name}.yaml", [("data.path", "d")]) for name in ("phase1_128", "phase2_512")
+    )
+    assert first.training.steps == 0.9 * second.training.steps == 0.9 * second.schedule.total_steps
+    assert differences(first, second) == []
+
+
+@pytest.mark.parametrize(("batch", "lr"), [(4096, 0.00176), (1024, 0.00088), (16384, 0.00352)])
+def test_the_learning_rate_follows_the_batch_by_the_square_root_unless_it_is_given(batch, lr):
+    content = {"data": {"path": "x"}, "training": {"global_batch_size": batch}}
+    assert check_config(content, source="run.yaml").optimizer.lr == pytest.approx(lr)
+    assert check_config(content | {"optimizer": {"lr": 0.5}}, source="run.yaml").optimizer.lr == 0.5
+    with pytest.raises(UserError, match=r"optimizer\.lr: must be given for adamw"):
+        check_config(content | {"optimizer": {"name": "adamw"}}, source="run.yaml")
 
 
 def test_all_faults_come_in_one_error_with_their_fields():
@@ -47,6 +65,17 @@ def test_all_faults_come_in_one_error_with_their_fields():
         ("model", {"hidden_size": 100, "num_attention_heads": 12}, "model.num_attention_heads: must divide hidden_size 100"),
         ("model", {"num_hidden_layers": 5, "num_hidden_groups": 2}, "model.num_hidden_groups: must divide num_hidden_layers 5"),
         ("schedule", {"warmup_steps": 10, "total_steps": 10}, "schedule.warmup_steps: must be below total_steps 10"),
+        (
+            "training",
+            {"micro_batch_size": "many"},
+            "training.micro_batch_size: must be a whole number above 0, or auto, found 'many'",
+        ),
+        ("training", {"micro_batch_size": 0}, "training.micro_batch_size: must be a whole number above 0, or auto, found 0"),
+        (
+            "schedule",
+            {"start_step": 95, "total_steps": 100, "warmup_steps": 5},
+            "schedule.warmup_steps: must be below total_steps -",
+        ),
         ("training", {"steps": 200_000}, "training.steps: must be at most schedule.total_steps 125000"),
         ("deepspeed", {"bf16": {"enabled": True}}, "deepspeed.bf16: cannot be set here: enabled, it makes LAMB"),
         ("deepspeed", {"fp16": {"enabled": True}}, "deepspeed.fp16: cannot be set here"),
