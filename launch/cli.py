@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, get_type_hints
 
 from tokenizer.errors import UserError
+from tokenizer.files import as_user_error
 from tokenizer.printable import printable
 
 
@@ -77,7 +78,10 @@ def run(arguments: list[str]) -> int:
     try:
         options = parse(name, pkgutil.resolve_name(VERBS[name].options), rest)
         result = pkgutil.resolve_name(VERBS[name].function)(options)
-    except UserError as error:
+    except (UserError, OSError) as fault:
+        error = as_user_error(fault)
+        if not isinstance(error, UserError):
+            raise
         lines = map(printable, f"albert {name}: {error}".split("\n"))  # it may quote the corpus
         print("\n".join(lines), file=sys.stderr)
         return 2

@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis. 
 import sys
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pretrain.rendezvous import own_rank
 from pretrain.report import Diagnosis, Preempted, read_report, write_report
 from pretrain.run_lock import hold_lock
 from tokenizer.errors import UserError
+from tokenizer.files import as_user_error
 
 OUTCOMES = {UserError: ("user error", 2), Preempted: ("preempted", 3), Diagnosis: ("stopped by diagnosis", 4)}
 
@@ -44,6 +45,7 @@ def run(run_folder: Path) -> int:
     try:
         train(run_folder)
     except Exception as error:
+        error = as_user_error(error)
         status, code = OUTCOMES.get(type(error), ("crashed", 1))
         message = str(error) if code != 1 else f"{type(error).__name__}: {error}"
         lost_peer = "/gloo/transport/" in message or type(error).__name__ == "DistBackendError"
@@ -51,7 +53,8 @@ def run(run_folder: Path) -> int:
             time.sleep(1)  # a rank that knows more speaks first
         if read_report(run_folder)["exit_code"] is None:
             message = "a process ended without a word (killed, or out of memory?)" if lost_peer else message
-            write_report(run_folder, status, code, message)
+            with suppress(OSError):  # a full disk: the exit code says it
+                write_report(run_folder, status, code, message)
             if code == 1 and not lost_peer:
                 traceback.print_exc()
             elif code != 1:

@@ -131,8 +131,11 @@ class Lamb(ClippingOptimizer):
 
     def statistics(self) -> dict[str, float]:
         """Of the tensors that the trust ratio scales: the least, the median and the largest ratio, and the norm of all weights and
-        of all updates before the ratio. A ratio far above 1 is a tensor whose gradient has died; one near 0 a tensor that is not
-        learning, or was drawn too small."""
+        of all updates before the ratio.
+
+        A tensor whose gradient has died comes to 100 with a weight decay of 0.01; one that is small against its updates comes near
+        0 and hardly moves.
+        """
         weight_norms, update_norms = self.norms
         ratios = trust_ratios(weight_norms, update_norms)
         return {

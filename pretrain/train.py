@@ -62,6 +62,8 @@ class Trainer:
         model = Albert(config.model, self.manifest.vocab_size)
         self.engine = Engine(model.to(device), build_optimizer(model, config.optimizer), config)
         self.micro_batch_size = self.choose_micro_batch_size()
+        if rank() == 0:
+            print(describe_cut(config.training.global_batch_size, world_size(), self.micro_batch_size), flush=True)
         self.stop_signal = False
         self.state = RunState(run_folder, config, self.manifest, self.engine)
         self.resumed = self.state.restore()
@@ -111,7 +113,7 @@ class Trainer:
             if record and self.log:
                 self.log.write(record)
             validation = self.validate() if validates else None
-            if saves:
+            if saves and (last or not self.state.progress.skipped_in_a_row):  # the good ones from before bad steps must stay
                 self.save(validation)
             if validates or saves:
                 throughput.restart()
@@ -277,6 +279,13 @@ class Trainer:
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = True
+
+
+def describe_cut(global_batch_size: int, num_procs: int, micro_batch_size: int) -> str:
+    accumulation = -(-global_batch_size // (num_procs * micro_batch_size))
+    return (
+        f"global batch {global_batch_size:,}: {num_procs} process(es), {accumulation} micro-batch(es) of up to {micro_batch_size}"
+    )
 
 
 def open_validation(folder: Path, manifest: Manifest) -> Split | None:

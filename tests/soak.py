@@ -100,11 +100,13 @@ def disturbed_run(
         FAULTS[fault](process, generator)
         output, _ = process.communicate(timeout=120)
         wait_for_workers(run_folder)
-        if (run_folder / "DONE").exists():
+        if process.returncode == 0:  # it was faster than the fault
             break
         expected = (1, 3) if "SIG" in fault else (-9,) if "albert launch" in fault else (1,)
         assert process.returncode in expected, f"{fault}: exit code {process.returncode}\n{output}"
         faults[fault] += 1
+        if (run_folder / "DONE").exists():  # workers that outlived `albert launch`
+            break
         if generator.random() < 0.5:
             fault = generator.choice(list(DAMAGES))
             if DAMAGES[fault](run_folder, generator):

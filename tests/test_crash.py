@@ -117,11 +117,14 @@ def test_a_disk_that_is_full_to_the_last_byte_still_gives_the_true_exit_code(lau
     run_folder = small_disk / "run"
     launch(run_folder, "--training.steps", 3, *EVERY_STEP)
     with (small_disk / "ballast").open("wb") as file:
-        fill(file, leave=30_000)
+        fill(file, leave=0)
     error = launch(run_folder, *EVERY_STEP, code=2).stderr
     assert "cannot be written" in error
     assert "Traceback" not in error
     assert newest(run_folder) == 3
+    (small_disk / "ballast").unlink()
+    launch(run_folder, *EVERY_STEP)
+    assert newest(run_folder) == STEPS
 
 
 def test_a_checkpoint_folder_that_turned_read_only_ends_the_run_with_an_error_and_nothing_is_lost(

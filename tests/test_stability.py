@@ -34,10 +34,17 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bad_row(data) -> str:
     """An instance of the step after BAD_STEP updates, which no other row begins with."""
-    split = open_split(data, read_manifest(data), "train")
-    rows = sample_rows(BAD_STEP * 8 + np.arange(8), split.shard_rows, seed=0, window=8)
-    longest = max(rows, key=lambda row: split.length(int(row)))
-    return json.dumps(split.row(int(longest))["input_ids"].tolist())
+    return bad_rows(data, num_steps=1)
+
+
+def bad_rows(data: Path, num_steps: int) -> str:
+    """The longest instance of each step after BAD_STEP, as JSON."""
+    split, bad = open_split(data, read_manifest(data), "train"), []
+    for step in range(BAD_STEP, BAD_STEP + num_steps):
+        rows = sample_rows(step * 8 + np.arange(8), split.shard_rows, seed=0, window=8)
+        longest = max(rows, key=lambda row: split.length(int(row)))
+        bad.append(split.row(int(longest))["input_ids"].tolist())
+    return json.dumps(bad)
 
 
 @pytest.mark.parametrize("fault", ["BAD_INSTANCE", "BAD_GRADIENT"])
@@ -91,6 +98,14 @@ def test_a_rollback_that_was_cut_short_before_the_next_checkpoint_is_not_undone(
     launch(cut, *options, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_row)
     assert len(json.loads((cut / "rollbacks.json").read_text())) == 1
     assert_same_run(cut, tmp_path / "whole")
+
+
+def test_saves_during_bad_steps_do_not_push_out_the_checkpoint_before_them(launch, data, tmp_path):
+    options = ["--stability.max_skipped_steps", 3, "--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 1]
+    launch(tmp_path / "run", "--data", data, *options, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_rows(data, num_steps=3))
+    (rollback,) = json.loads((tmp_path / "run" / "rollbacks.json").read_text())
+    assert (rollback["to_step"], rollback["from_step"]) == (BAD_STEP, BAD_STEP + 3)
+    assert rollback["skipped"] == [8 * BAD_STEP, 8 * (BAD_STEP + 3)]
 
 
 def test_a_run_that_always_diverges_tries_earlier_checkpoints_and_then_stops_with_code_4(launch, tmp_path):

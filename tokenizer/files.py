@@ -78,6 +78,13 @@ def replace_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def as_user_error(error: Exception) -> Exception:
+    """A UserError for a file that the system does not let be written; any other error as it is."""
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE and error.filename:
+        return _not_writable(Path(os.fsdecode(error.filename)), error)
+    return error
+
+
 def check_format_version(path: Path, version: object, current: int, remedy: str) -> None:
     """Raise a UserError unless `version`, read from `path`, is the current one or the one before."""
     oldest = max(1, current - 1)
