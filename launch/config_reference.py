@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 from docstring_parser import parse_from_object
 
-from pretrain.config import RunConfig
+from pretrain.config import MAY_DIFFER_ON_RESUME, RunConfig
 
 PAGE = """# The run config
 
 Sections and fields of a run config (YAML), for `albert launch --config`. Any field can be overridden: `--training.steps 500`.
-The vocabulary's size and max_seq_length come from the data's manifest and are typed nowhere. On resume only `training.steps`,
-`training.micro_batch_size`, `training.bucket_by_length`, `checkpoint.*`, `stability.*`, `logging.*` and the number of processes may
-differ.
+The vocabulary's size and max_seq_length come from the data's manifest and are typed nowhere. On resume only {free} and the
+number of processes may differ.
 
 Made from the code by `python -m launch.config_reference > docs/config.md`.
 
@@ -79,7 +78,8 @@ def help_text() -> str:
 
 def page() -> str:
     return PAGE.format(
-        rows="\n".join(f"| `{name}` | {kind} | {default} | {meaning} |" for name, kind, default, meaning in config_fields())
+        free=", ".join(f"`{name}*`" if name.endswith(".") else f"`{name}`" for name in MAY_DIFFER_ON_RESUME),
+        rows="\n".join(f"| `{name}` | {kind} | {default} | {meaning} |" for name, kind, default, meaning in config_fields()),
     )
 
 

@@ -16,7 +16,17 @@ from types import FrameType
 import yaml
 
 from data_prep.schema import read_manifest
-from pretrain.config import PAPER_BATCH, PAPER_LR, RunConfig, data_faults, differences, load_config, scaled_lr, to_plain
+from pretrain.config import (
+    MAY_DIFFER_ON_RESUME,
+    PAPER_BATCH,
+    PAPER_LR,
+    RunConfig,
+    data_faults,
+    differences,
+    load_config,
+    scaled_lr,
+    to_plain,
+)
 from pretrain.rendezvous import free_port
 from pretrain.report import read_report, write_report
 from pretrain.run_lock import hold_lock
@@ -63,8 +73,8 @@ def launch(options: LaunchOptions) -> int:
         hold_lock(run_folder / ".lock").close()  # the workers of a launch that was killed may still be at work
         if any((run_folder / "checkpoints").glob("step-*")):
             refuse_changed_config(run_folder, config)
-        elif config.continue_from is not None:
-            check_predecessor(config)
+        else:
+            begin_anew(run_folder, config)
         done = run_folder / "DONE"
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
@@ -124,18 +134,29 @@ def refuse_changed_config(run_folder: Path, config: RunConfig) -> None:
         listed = "\n".join(f"  - {line}" for line in changed)
         raise UserError(
             f"{run_folder}: was started with another config:\n{listed}\n"
-            "Only training.steps, training.micro_batch_size, training.bucket_by_length, checkpoint.*, stability.*, logging.* and "
-            "--num_procs may change; "
+            f"Only {', '.join(name + '*' * name.endswith('.') for name in MAY_DIFFER_ON_RESUME)} and --num_procs may change; "
             "give the former values, or a new --output."
         )
 
 
-def check_predecessor(config: RunConfig) -> None:
-    """Refuse a `continue_from` that is at work, or that this run cannot go on from."""
+def begin_anew(run_folder: Path, config: RunConfig) -> None:
+    """Before the first checkpoint: what a start with another config left behind does not bind this one; a phase must fit.
+
+    Raises:
+        UserError: `continue_from` is at work, or this run cannot go on from it.
+    """
+    if (run_folder / "config.yaml").exists() and differences(load_config(run_folder / "config.yaml"), config):
+        for stale in ("rollbacks.json", "micro_batch_size.json"):
+            (run_folder / stale).unlink(missing_ok=True)
+    if config.continue_from is None:
+        return
     from pretrain.phases import find_predecessor  # takes torch, which takes seconds to import
 
-    if (lock := config.continue_from / ".lock").exists():
-        hold_lock(lock).close()
+    try:
+        if (lock := config.continue_from / ".lock").exists() and os.access(lock, os.W_OK):
+            hold_lock(lock).close()
+    except UserError as error:
+        raise UserError(f"continue_from: {config.continue_from} is still training. Wait for it, or stop it.") from error
     find_predecessor(config, read_manifest(config.data.path))
 
 
@@ -169,8 +190,10 @@ def run_workers(run_folder: Path, devices: list[int], config: RunConfig) -> int:
     with forwarded_signals(run_folder / "STOP") as children:
         child = subprocess.Popen(command, env=worker_environment(len(devices), config), start_new_session=True)
         children.append(child)
-        child.wait()
-    end_group(child)  # if the launcher was killed, its workers are still at work
+        try:
+            child.wait()
+        finally:
+            end_group(child)  # if the launcher was killed, its workers are still at work
     return outcome(run_folder, child.returncode)
 
 
@@ -216,18 +239,24 @@ def forwarded_signals(stop_file: Path) -> Iterator[list[subprocess.Popen[bytes]]
             for child in children:
                 end_group(child)
             return
-        stop_file.touch()
+        try:
+            stop_file.touch()
+        except OSError:  # a disk that takes no file: the node launcher passes SIGTERM on, one worker after another
+            for child in children:
+                child.terminate()
         with suppress(OSError):  # after SIGHUP there may be no terminal to tell
             os.write(2, b"asked to stop: saving at the next step; a second signal ends at once\n")
 
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup` ignores SIGHUP
+    before = {number: signal.signal(number, on_signal) for number in wanted}
     try:
         yield children
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        stop_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            stop_file.unlink(missing_ok=True)
 
 
 def outcome(run_folder: Path, return_code: int) -> int:

@@ -62,7 +62,8 @@ def run(run_folder: Path) -> int:
     else:
         code = 0
         if own_rank() == 0:
-            write_report(run_folder, "done", 0, "")
+            with suppress(OSError):  # the file DONE says it, too
+                write_report(run_folder, "done", 0, "")
     if code in (0, 3, 4):  # all ranks come here together; the first to leave makes the launcher end the others
         barrier()
         shut_down()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tokenizer.errors import UserError
-from tokenizer.files import check_format_version, replace_folder, sha256_of_files, write_json
+from tokenizer.files import check_format_version, fsync_path, replace_folder, sha256_of_files, write_json
 
 FORMAT_VERSION = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -134,15 +134,22 @@ def delete_old_checkpoints(checkpoints: Path, *, keep_last: int, best_step: int 
 
 
 def delete_unfinished(checkpoints: Path) -> None:
-    """Remove temporary folders that a killed save left behind."""
+    """Remove temporary folders that a killed save left behind; one that was killed while it replaced a checkpoint gives it back."""
     for path in checkpoints.glob(".step-*.tmp-*"):
         shutil.rmtree(path)
+    for path in checkpoints.glob(".step-*.old-*"):
+        name = path.name.removeprefix(".").partition(".old-")[0]
+        if (checkpoints / name).exists():
+            shutil.rmtree(path)
+        else:
+            path.rename(checkpoints / name)
 
 
 def set_aside(folder: Path, why: str = "damaged") -> None:
     """Rename a checkpoint, so that it neither counts as newest nor pushes good ones out."""
     names = (f"{why}-{folder.name}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
     folder.rename(next(folder.with_name(name) for name in names if not folder.with_name(name).exists()))
+    fsync_path(folder.parent)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -169,6 +176,7 @@ def load_optimizer_tensors(folder: Path, model: nn.Module, optimizer: torch.opti
                 raise UserError(f"{folder}: holds optimizer state of {name}, which the run config's model lacks.")
             value = file.get_tensor(full_name)
             restored[name][key] = value.to(parameters[name].device) if value.dim() else value
+    optimizer.state.clear()  # a checkpoint from before the first update has none
     for name, parameter in parameters.items():
         if restored[name]:
             optimizer.state[parameter] = restored[name]

@@ -1,5 +1,6 @@
 """Checkpoints written beside training: it waits for a copy of the state, never for the disk."""
 
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,23 +23,37 @@ class CheckpointWriter:
         self.write_seconds: float | None = None
         """What the last complete write took."""
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> float:
-        """Begin to write step-N of `state["step"]`, then delete old ones; the seconds that training was held up.
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, delete_old: bool = True
+    ) -> float | None:
+        """Begin to write step-N of `state["step"]`, then delete old ones if asked to; the seconds that training was held up.
+
+        None if that checkpoint is there already: one that is whole is never written again.
 
         Raises:
             UserError: a save before this one failed.
         """
         began = time.perf_counter()
         self.wait()
+        if (self.checkpoints / f"step-{state['step']}").exists():
+            return None
         tensors = snapshot(model, optimizer)
-        self.pending = self.thread.submit(self.write, tensors, state)
+        self.pending = self.thread.submit(self.write, tensors, state, delete_old)
         return time.perf_counter() - began
 
-    def write(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> float:
+    def write(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], delete_old: bool) -> float:
         began = time.perf_counter()
         write_checkpoint(self.checkpoints / f"step-{state['step']}", tensors, state)
-        delete_old_checkpoints(self.checkpoints, keep_last=self.keep_last, best_step=state["best"].get("step"))
+        if delete_old:
+            delete_old_checkpoints(self.checkpoints, keep_last=self.keep_last, best_step=state["best"].get("step"))
         return time.perf_counter() - began
+
+    def close(self) -> None:
+        """Let a write come to its end, when the run ends otherwise; its error is only said, for another is on its way."""
+        try:
+            self.wait()
+        except Exception as error:
+            print(error, file=sys.stderr, flush=True)
 
     def check(self) -> None:
         """Raise what a finished save ran into."""

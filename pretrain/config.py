@@ -241,6 +241,8 @@ class RunConfig:
             faults.append(f"training.steps: must be at most schedule.total_steps {total}, found {self.training.steps}")
         if self.optimizer.lr is None and self.optimizer.name != "lamb":
             faults.append(f"optimizer.lr: must be given for {self.optimizer.name}; the paper's is for lamb")
+        if self.continue_from is None and self.schedule.start_step:
+            faults.append(f"schedule.start_step: must be 0 without continue_from, found {self.schedule.start_step}")
         if self.continue_from is not None and self.model.init_from is not None:
             faults.append("continue_from: brings its own weights, so model.init_from must be null")
         if self.format_version != FORMAT_VERSION:
@@ -252,6 +254,8 @@ class RunConfig:
 
 
 MAY_DIFFER_ON_RESUME = (
+    "data.path",
+    "continue_from",
     "training.steps",
     "training.micro_batch_size",
     "training.bucket_by_length",
@@ -259,7 +263,8 @@ MAY_DIFFER_ON_RESUME = (
     "stability.",
     "logging.",
 )
-"""Fields, or sections, that a resumed run may change; the number of processes is no field."""
+"""Fields, or sections, that a resumed run may change. A moved data folder is known by its manifest; the number of processes is no
+field."""
 
 PAPER_LR, PAPER_BATCH = 0.00176, 4096
 """Lan et al., section 4.1: LAMB at batch 4,096."""

@@ -34,8 +34,9 @@ def agreed(value: int) -> int:
 
 
 def barrier() -> None:
+    """Wait for each other, through gloo: NCCL would end a wait of some minutes, as for a slow disk, with an error."""
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(group=host_group())
 
 
 def shut_down() -> None:

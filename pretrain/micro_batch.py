@@ -25,8 +25,11 @@ from tokenizer.special_tokens import FIRST_ORDINARY_ID
 
 GPU_SHARE, CPU_SHARE = 0.9, 0.5
 """Of the memory that is there or free: caches fragment on a GPU, other programs live beside a CPU run."""
-OPTIMIZER_COPIES = 4
-"""Of the weights, in fp32, that LAMB holds at its peak beside weights and gradients: two moments, two temporaries."""
+OPTIMIZER_COPIES = 5
+"""Of the weights, in fp32, that a step holds at its peak beside weights and gradients: two moments, two temporaries of LAMB, and
+the flattened gradients that DeepSpeed sends."""
+NO_MEMORY = ("allocate memory", "ALLOC_FAILED")
+"""What PyTorch says on a CPU, and cuBLAS and cuDNN on a GPU."""
 
 
 def settle_micro_batch_size(run_folder: Path, engine: Engine, manifest: Manifest, device: torch.device, share: int) -> int:
@@ -63,11 +66,11 @@ def find_largest(engine: Engine, manifest: Manifest, device: torch.device, share
     """Powers of two up to `share`, and `share` itself, until one does not fit on some rank."""
     sizes = sorted({1 << power for power in range((share - 1).bit_length())} | {share})
     fitting, budget = 0, memory_budget(engine, device)
-    taken = 0.0
+    before, taken = reset_peak(device), 0.0
     for size in sizes:
         fits = not fitting or device.type == "cuda" or taken * size / fitting <= budget
         if fits:
-            taken = try_size(engine, manifest, device, size)
+            taken = try_size(engine, manifest, device, size, before)
             fits = taken <= budget
         if sum_over_ranks(torch.tensor([float(not fits)])).item():
             break
@@ -91,9 +94,12 @@ def memory_budget(engine: Engine, device: torch.device) -> float:
     return math.inf if free is None else CPU_SHARE * free / processes
 
 
-def try_size(engine: Engine, manifest: Manifest, device: torch.device, size: int) -> float:
-    """Peak bytes that a forward and backward of `size` full instances add; infinite if memory ran out."""
-    before = reset_peak(device)
+def try_size(engine: Engine, manifest: Manifest, device: torch.device, size: int, before: float) -> float:
+    """Peak bytes that a forward and backward of `size` full instances add to `before`; infinite if memory ran out.
+
+    before: from before the first try, for what one try frees stays with the process on a CPU.
+    """
+    reset_peak(device)
     try:
         loss = sum(engine.forward(fullest_batch(manifest, size).to(device))[::2])
         engine.backward(loss)
@@ -101,7 +107,7 @@ def try_size(engine: Engine, manifest: Manifest, device: torch.device, size: int
     except (torch.OutOfMemoryError, MemoryError):
         return math.inf
     except RuntimeError as error:
-        if "allocate memory" not in str(error):  # what PyTorch says on a CPU
+        if not any(words in str(error) for words in NO_MEMORY):
             raise
         return math.inf
     finally:

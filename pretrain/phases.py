@@ -21,6 +21,8 @@ def find_predecessor(config: RunConfig, manifest: Manifest) -> Path:
         UserError: that run has no checkpoint, or model, optimizer, tokenizer or steps do not fit; all are listed.
     """
     run = config.continue_from
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"continue_from: {run} is no run folder: there is no config.yaml in it. Give a folder of `albert launch`.")
     before = load_config(run / "config.yaml")
     folder, damaged = newest_good_checkpoint(run / "checkpoints")
     if folder is None:
@@ -41,6 +43,9 @@ def find_predecessor(config: RunConfig, manifest: Manifest) -> Path:
         faults.append(
             f"training.steps: is {config.training.steps}, but {folder} stands at step {state['step']}; steps are carried on"
         )
+    if config.schedule.start_step > state["step"]:
+        start = config.schedule.start_step
+        faults.append(f"schedule.start_step: is {start}, but {folder} stands at step {state['step']}; until then nothing is learnt")
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise UserError(f"continue_from: this run cannot go on from {run}:\n{listed}")
@@ -48,10 +53,14 @@ def find_predecessor(config: RunConfig, manifest: Manifest) -> Path:
 
 
 def carried_on(folder: Path, config: RunConfig, state: dict[str, Any]) -> Progress:
-    """The progress that a run begins with after another's checkpoint: its step; its place in the data if that is the same."""
+    """The progress that a run begins with after another's checkpoint: its step; its place in the data if that is the same.
+
+    Rollbacks stay behind: this run has a learning rate of its own.
+    """
     before = progress_from(state)
     progress = Progress(step=before.step)
     if state["data_sha256"] == manifest_sha256(config.data.path):
         progress.samples_seen = before.samples_seen
-        progress.rollbacks = sorted({*before.rollbacks, *read_rollbacks(folder.parent.parent)})
+        before.rollbacks = read_rollbacks(folder.parent.parent, before.rollbacks)
+        progress.left_out = before.skipped()
     return progress

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizer.files import write_json
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class Rollback:
     """A return to an earlier checkpoint after steps that went wrong."""
 
@@ -41,20 +41,29 @@ class Progress:
     """Position in the data: samples consumed since its start, left-out ranges not counted."""
     skipped_steps: int = 0
     """Steps without an update, because loss or gradient was no finite number."""
-    skipped_in_a_row: int = 0
+    steps_since_update: int = 0
     """Of them, those since the last update."""
+    skipped_in_a_row: int = 0
+    """Of steps_since_update, those that count: not the ones by which fp16 finds its scale."""
     best: dict[str, float] = field(default_factory=dict)
     """`step` and `mlm_loss` of the best checkpoint, once one was validated."""
     rollbacks: list[Rollback] = field(default_factory=list)
     """In the order they happened."""
+    left_out: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges of sample numbers that rollbacks of an earlier phase skipped on the same data."""
 
-    def count_step(self, num_samples: int, *, applied: bool, in_earnest: bool) -> None:
-        """One step over the next samples. in_earnest: false while fp16 still scales the loss up, when an overflow only shows that
-        the scale was too high."""
+    def count_step(self, num_samples: int, *, applied: bool) -> None:
+        """One step over the next samples."""
         self.step += 1
         self.samples_seen += num_samples
         self.skipped_steps += not applied
-        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + in_earnest
+        self.steps_since_update = 0 if applied else self.steps_since_update + 1
+        if applied:
+            self.skipped_in_a_row = 0
+
+    def skipped(self) -> list[tuple[int, int]]:
+        """All ranges of sample numbers that are left out."""
+        return [*self.left_out, *(rollback.skipped for rollback in self.rollbacks)]
 
     def lr_factor(self) -> float:
         """What all rollbacks together make of the learning rate at the present step."""
@@ -63,13 +72,14 @@ class Progress:
     def samples(self, count: int, position: int | None = None) -> np.ndarray:
         """Numbers (int64) of the next `count` samples, or of those from another position."""
         start = self.samples_seen if position is None else position
-        return sample_numbers(start + np.arange(count), [rollback.skipped for rollback in self.rollbacks])
+        return sample_numbers(start + np.arange(count), self.skipped())
 
 
 def progress_from(state: dict[str, Any]) -> Progress:
     """The progress in a checkpoint's state; what format version 1 lacks has its start value."""
     known = {item.name: state[item.name] for item in dataclasses.fields(Progress) if item.name in state}
-    return Progress(**known | {"rollbacks": rollbacks_from(known.get("rollbacks", []))})
+    left_out = [tuple(skipped) for skipped in known.get("left_out", [])]
+    return Progress(**known | {"rollbacks": rollbacks_from(known.get("rollbacks", [])), "left_out": left_out})
 
 
 def rollbacks_from(listed: list[dict[str, Any]]) -> list[Rollback]:
@@ -95,12 +105,13 @@ def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return result
 
 
-def read_rollbacks(run_folder: Path) -> list[Rollback]:
-    """RUN/rollbacks.json; empty where there is none."""
+def read_rollbacks(run_folder: Path, known: Sequence[Rollback] = ()) -> list[Rollback]:
+    """RUN/rollbacks.json, and after them the `known` ones that it lacks; it need not exist."""
     try:
-        return rollbacks_from(json.loads((run_folder / "rollbacks.json").read_text(encoding="utf-8")))
+        filed = rollbacks_from(json.loads((run_folder / "rollbacks.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return []
+        filed = []
+    return [*filed, *(rollback for rollback in known if rollback not in filed)]
 
 
 def write_rollbacks(run_folder: Path, rollbacks: list[Rollback]) -> None:

@@ -12,6 +12,7 @@ import torch
 from data_prep.schema import Manifest, manifest_sha256
 from pretrain.checkpoint import (
     delete_unfinished,
+    find_fault,
     list_checkpoints,
     load_checkpoint,
     newest_good_checkpoint,
@@ -21,13 +22,18 @@ from pretrain.checkpoint import (
 )
 from pretrain.checkpoint_writer import CheckpointWriter
 from pretrain.config import RunConfig
-from pretrain.distributed import agreed, barrier, rank
+from pretrain.distributed import agreed, rank, sum_over_ranks
 from pretrain.engine import Engine
 from pretrain.hf_weights import load_hf_weights
 from pretrain.model import Albert
 from pretrain.phases import carried_on, find_predecessor
 from pretrain.progress import Progress, Rollback, progress_from, read_rollbacks, write_rollbacks
+from pretrain.report import Diagnosis
+from pretrain.watch import diagnosis
 from tokenizer.errors import UserError
+
+NOTHING_SAVED, NOTHING_GOOD = -1, -2
+"""In place of a step: the run has no checkpoint yet; it has some, but none of them will do."""
 
 
 class RunState:
@@ -42,16 +48,30 @@ class RunState:
         self.progress = Progress()
         self.wandb_id: str | None = None
 
-    def restore(self, no_later_than: int | None = None) -> bool:
+    def restore(self) -> bool:
         """Load the newest good checkpoint, or begin; whether there was a checkpoint.
 
         Raises:
             UserError: no checkpoint is whole, or the data is not that of the run.
         """
-        step = agreed(self.newest_checkpoint(no_later_than) if rank() == 0 else 0)
+        step = agreed(self.newest_checkpoint() if rank() == 0 else 0)
         if step < 0:
             self.begin()
             return False
+        self.load_step(step)
+        return True
+
+    def newest_checkpoint(self) -> int:
+        """Step of the newest good checkpoint, -1 without one; damaged ones are set aside."""
+        delete_unfinished(self.checkpoints)
+        folder, damaged = newest_good_checkpoint(self.checkpoints)
+        for bad, fault in damaged.items():
+            print(f"damaged checkpoint set aside: {bad}: {fault}", flush=True)
+            set_aside(bad)
+        return step_of(folder) if folder else -1
+
+    def load_step(self, step: int) -> None:
+        """All of the checkpoint of a step, and what RUN/rollbacks.json knows beside it."""
         folder = self.checkpoints / f"step-{step}"
         state = read_state(folder)
         if state["data_sha256"] != self.data_sha256:
@@ -61,24 +81,10 @@ class RunState:
             )
         self.load(folder, state)
         self.progress = progress_from(state)
-        self.progress.rollbacks = sorted({*self.progress.rollbacks, *read_rollbacks(self.run_folder)})
+        self.progress.rollbacks = read_rollbacks(self.run_folder, self.progress.rollbacks)
         self.wandb_id = state["wandb_id"]
         if rank() == 0:
             print(f"resuming from {folder}", flush=True)
-        return True
-
-    def newest_checkpoint(self, no_later_than: int | None) -> int:
-        """Step of the newest good checkpoint, -1 without one; damaged ones, and later ones than wanted, are set aside."""
-        delete_unfinished(self.checkpoints)
-        if no_later_than is not None:
-            for folder in list_checkpoints(self.checkpoints):
-                if step_of(folder) > no_later_than:
-                    set_aside(folder, "abandoned")
-        folder, damaged = newest_good_checkpoint(self.checkpoints)
-        for bad, fault in damaged.items():
-            print(f"damaged checkpoint set aside: {bad}: {fault}", flush=True)
-            set_aside(bad)
-        return step_of(folder) if folder else -1
 
     def begin(self) -> None:
         """Random weights, the same for the same seed; or those of `init_from`; or all of the run `continue_from`."""
@@ -89,6 +95,7 @@ class RunState:
             state = read_state(folder)
             self.load(folder, state)
             self.progress = carried_on(folder, config, state)
+            self.progress.rollbacks = read_rollbacks(self.run_folder)
             if rank() == 0:
                 print(f"beginning with {folder}", flush=True)
             return
@@ -109,7 +116,7 @@ class RunState:
         progress = self.progress
         if validation and validation["mlm_loss"] < progress.best.get("mlm_loss", float("inf")):
             progress.best = {"step": progress.step, "mlm_loss": validation["mlm_loss"]}
-        if rank() != 0 or (self.checkpoints / f"step-{progress.step}").exists():
+        if rank() != 0:
             return None
         state = {
             **dataclasses.asdict(progress),
@@ -118,7 +125,8 @@ class RunState:
             "data_sha256": self.data_sha256,
             "tokenizer_sha256": self.manifest.tokenizer_sha256,
         }
-        return self.writer.save(self.engine.model, self.engine.optimizer, state)
+        good_ones_stay = progress.steps_since_update > 0  # those from before the bad steps
+        return self.writer.save(self.engine.model, self.engine.optimizer, state, delete_old=not good_ones_stay)
 
     def finish_saving(self) -> None:
         """Wait until the last checkpoint is on the disk.
@@ -126,21 +134,38 @@ class RunState:
         Raises:
             UserError: it could not be written.
         """
-        self.writer.wait()
-        barrier()
+        fault = None
+        try:
+            self.writer.wait()
+        except Exception as error:
+            fault = error
+        failed = sum_over_ranks(torch.tensor([float(fault is not None)])).item()
+        if fault is not None:
+            raise fault
+        if failed:
+            raise UserError("another process could not write a checkpoint")
 
     def go_back(self, reason: str) -> Rollback:
         """Return to the last good checkpoint before the bad steps, leave out their samples, and lower the learning rate.
 
         Where no update has been made since the last rollback, its checkpoint is no good either: the one before it is taken.
+
+        Raises:
+            Diagnosis: there are checkpoints, but none from before the bad steps is whole.
         """
         progress, batch = self.progress, self.config.training.global_batch_size
-        num_bad = max(1, progress.skipped_in_a_row)
+        num_bad = max(1, progress.steps_since_update)
         bad = progress.samples(num_bad * batch, progress.samples_seen - num_bad * batch)
         first_bad = progress.step - num_bad
         tried_in_vain = bool(progress.rollbacks) and progress.rollbacks[-1].to_step == first_bad
         self.finish_saving()
-        self.restore(no_later_than=first_bad - tried_in_vain)
+        step = agreed(self.checkpoint_before(first_bad - tried_in_vain) if rank() == 0 else 0)
+        if step == NOTHING_GOOD:
+            raise Diagnosis(diagnosis(progress.step, f"{reason}, and no good checkpoint from before", self.checkpoints))
+        if step == NOTHING_SAVED:
+            self.begin()
+        else:
+            self.load_step(step)
         rollback = Rollback(
             to_step=self.progress.step,
             from_step=progress.step,
@@ -152,6 +177,19 @@ class RunState:
         if rank() == 0:
             write_rollbacks(self.run_folder, self.progress.rollbacks)
         return rollback
+
+    def checkpoint_before(self, limit: int) -> int:
+        """Step of the newest good checkpoint that is no later than `limit`; later ones are set aside once it is known."""
+        folders = list_checkpoints(self.checkpoints)
+        if not folders:
+            return NOTHING_SAVED
+        good = next((folder for folder in reversed(folders) if step_of(folder) <= limit and find_fault(folder) is None), None)
+        if good is None:
+            return NOTHING_GOOD
+        for folder in folders:
+            if step_of(folder) > step_of(good):
+                set_aside(folder, "abandoned")
+        return step_of(good)
 
     def is_finite(self) -> bool:
         """Whether all weights are finite numbers."""

@@ -10,6 +10,8 @@ def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
     Continuous at the join; google-research/albert counts its decay from step 0, so its curve drops there (docs/decisions.md).
     """
     begin, peak = schedule.start_step, schedule.start_step + schedule.warmup_steps
+    if step < begin:
+        return 0.0
     if step < peak:
-        return peak_lr * max(0, step - begin) / schedule.warmup_steps
+        return peak_lr * (step - begin) / schedule.warmup_steps
     return peak_lr * max(0.0, (schedule.total_steps - step) / (schedule.total_steps - peak))

@@ -81,6 +81,7 @@ class Trainer:
         try:
             self.loop()
         finally:
+            self.state.writer.close()
             if self.log:
                 self.log.close()
         if rank() == 0:
@@ -113,7 +114,7 @@ class Trainer:
             if record and self.log:
                 self.log.write(record)
             validation = self.validate() if validates else None
-            if saves and (last or not self.state.progress.skipped_in_a_row):  # the good ones from before bad steps must stay
+            if saves and (last or not self.state.progress.steps_since_update):
                 self.save(validation)
             if validates or saves:
                 throughput.restart()
@@ -132,7 +133,7 @@ class Trainer:
         self.mark_infinite_loss(sums)
         scale = self.engine.grad_scaler.get_scale() if self.engine.grad_scaler else 1.0
         applied = self.engine.step()
-        progress.count_step(len(samples), applied=applied, in_earnest=scale <= 1.0)
+        progress.count_step(len(samples), applied=applied)
         throughput.add(pieces)
         if applied and not wants_record:
             return None
@@ -170,7 +171,7 @@ class Trainer:
             return masked, labelled, pieces
         step = self.state.progress.step
         if not self.state.is_finite():
-            raise Diagnosis(diagnosis(step, "weights that are no finite numbers", self.state.checkpoints))
+            raise Preempted("asked to stop: the weights are no finite numbers, so the newest checkpoint is that of before")
         self.save(None)
         self.state.finish_saving()
         if rank() == 0:
@@ -191,7 +192,9 @@ class Trainer:
         grad.view(-1)[0] += loss - loss  # 0, or NaN
 
     def note_skipped(self, loss: float, scale: float) -> None:
-        """Log a step without an update."""
+        """Log a step without an update, and count it unless it only shows that the loss scale of fp16 was too high."""
+        if scale <= 1.0 or not np.isfinite(loss):
+            self.state.progress.skipped_in_a_row += 1
         grad_norm = self.engine.optimizer.grad_norm
         if self.log:
             seen = f"inf at loss scale {scale:g}" if grad_norm is None else f"{grad_norm.item():.4f}"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from pretrain.checkpoint import (
     delete_old_checkpoints,
+    delete_unfinished,
     find_fault,
     list_checkpoints,
     load_checkpoint,
@@ -134,6 +135,29 @@ def test_a_save_copies_and_goes_on_while_the_disk_is_written(tmp_path):
     written = load_file(tmp_path / "step-1" / "model.safetensors")
     assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
     assert find_fault(tmp_path / "step-1") is None
+
+
+def test_a_checkpoint_that_is_whole_or_being_written_is_not_written_again(tmp_path):
+    writer = CheckpointWriter(tmp_path, keep_last=2)
+    assert writer.save(*make_model(), {"step": 1, "best": {}}) is not None
+    assert writer.save(*make_model(), {"step": 1, "best": {}}) is None
+    assert writer.pending is None
+
+
+def test_a_kill_between_the_renames_of_a_replaced_checkpoint_loses_neither(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    (tmp_path / "step-1").rename(tmp_path / ".step-1.old-0a1b")
+    (tmp_path / "step-2").rename(tmp_path / ".step-2.old-0a1b")
+    save_steps(tmp_path, 2)
+    delete_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-2"]
+
+
+def test_a_checkpoint_without_optimizer_state_takes_away_what_was_there(tmp_path):
+    save_checkpoint(tmp_path / "step-0", *make_model(steps=0), {"step": 0})
+    model, optimizer = make_model()
+    load_checkpoint(tmp_path / "step-0", model, optimizer)
+    assert not optimizer.state
 
 
 @pytest.mark.parametrize("call", ["check", "wait", "save"])

@@ -85,7 +85,10 @@ def test_what_does_not_fit_the_first_phase_is_refused_before_anything_starts_all
     assert "training.steps: is 5, but" in error
     assert "stands at step 6" in error
     assert "has no checkpoint" in launch(tmp_path / "run", "--continue_from", empty_run(first, tmp_path), code=2).stderr
-    assert "cannot be read" in launch(tmp_path / "run", "--continue_from", tmp_path / "absent", code=2).stderr
+    assert "is no run folder" in launch(tmp_path / "run", "--continue_from", tmp_path / "absent", code=2).stderr
+    late = ["--continue_from", first, *SECOND, "--schedule.start_step", 7, "--schedule.warmup_steps", 0]
+    assert "schedule.start_step: is 7, but" in launch(tmp_path / "run", *late, code=2).stderr
+    assert "schedule.start_step: must be 0 without" in launch(tmp_path / "run", "--schedule.start_step", 1, code=2).stderr
     error = launch(tmp_path / "run", "--continue_from", first, "--model.init_from", first, code=2).stderr
     assert "continue_from: brings its own weights" in error
 
