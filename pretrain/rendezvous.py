@@ -1,7 +1,9 @@
 """The environment variables by which processes find each other; no torch here, so the front door can use it."""
 
 import os
+import random
 import socket
+from contextlib import suppress
 
 from tokenizer.errors import UserError
 
@@ -40,7 +42,10 @@ def local_rank() -> int:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of this machine that is free now, below those that the system hands out (from 32768 on Linux): between this
+    answer and its use, a connection of another program cannot get it."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise UserError("no TCP port from 20000 to 32000 is free on this machine. End what holds them.")
