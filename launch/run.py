@@ -261,9 +261,10 @@ def forwarded_signals(stop_file: Path) -> Iterator[list[subprocess.Popen[bytes]]
 
 def outcome(run_folder: Path, return_code: int) -> int:
     """The exit code from what the workers wrote; success needs the DONE marker."""
-    if return_code == 0 and (run_folder / "DONE").exists():
-        return 0
     state = read_report(run_folder)
+    # a worker can still fall over in gloo's destructors, when all is done and said
+    if (run_folder / "DONE").exists() and 0 in (return_code, state["exit_code"]):
+        return 0
     if state["exit_code"] in EXPLAINED:
         return state["exit_code"]
     if state["exit_code"] is None and return_code in EXPLAINED:  # a full disk took the report, but the worker has said it
