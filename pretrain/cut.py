@@ -13,8 +13,7 @@ def cut_batch(size: int, world_size: int, micro_batch_size: int, lengths: np.nda
     lengths: pieces of each instance, to put like with like and to deal pieces evenly to the ranks; None keeps the order.
     """
     if lengths is None:
-        bounds = [size * rank // world_size for rank in range(world_size + 1)]
-        parts = [np.arange(begin, end) for begin, end in zip(bounds, bounds[1:], strict=False)]
+        parts = [rank_slice(np.arange(size), rank, world_size) for rank in range(world_size)]
         return [[part[start : start + micro_batch_size] for start in range(0, len(part), micro_batch_size)] for part in parts]
     rounds = -(-size // (world_size * micro_batch_size))
     chunks = np.array_split(np.argsort(lengths, kind="stable"), rounds * world_size)
@@ -25,3 +24,8 @@ def cut_batch(size: int, world_size: int, micro_batch_size: int, lengths: np.nda
         if len(chunk):
             parts[rank].append(chunk)
     return parts
+
+
+def rank_slice(samples: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """This rank's contiguous part of a global batch; parts differ by at most one sample."""
+    return samples[len(samples) * rank // world_size : len(samples) * (rank + 1) // world_size]

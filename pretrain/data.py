@@ -112,11 +112,6 @@ def unreadable(path: Path, error: object) -> UserError:
     return UserError(f"{path}: cannot be read as an Arrow stream ({error}). Prepare the data again.")
 
 
-def rank_slice(samples: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """This rank's contiguous part of a global batch; parts differ by at most one sample."""
-    return samples[len(samples) * rank // world_size : len(samples) * (rank + 1) // world_size]
-
-
 def micro_batches(split: Split, rows: np.ndarray, micro_batch_size: int) -> Iterator[MicroBatch]:
     """The rows in order, at most `micro_batch_size` at a time."""
     for start in range(0, len(rows), micro_batch_size):

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.data import Split, micro_batches, rank_slice
+from pretrain.cut import rank_slice
+from pretrain.data import Split, micro_batches
 from pretrain.distributed import rank, sum_over_ranks, world_size
 from pretrain.engine import Engine
 from pretrain.model import IGNORED_LABEL, LossSums, MicroBatch

@@ -21,9 +21,7 @@ class MetricsLog:
     def __init__(self, run_folder: Path, config: RunConfig, unigram_entropy: float, *, wandb_id: str | None, step: int):
         """step: records after it are dropped, -1 for all. unigram_entropy: of the training text, in nats."""
         self.path, self.config, self.unigram_entropy = run_folder / "metrics.jsonl", config, unigram_entropy
-        truncate_after(self.path, step)
-        self.file = self.path.open("a", encoding="utf-8", buffering=1)
-        self.watch = self.new_watch()
+        self.open_after(step)
         self.wandb_run = start_wandb(run_folder, config.logging, to_plain(config), wandb_id)
         self.wandb_id = self.wandb_run.id if self.wandb_run else wandb_id
         """The run's id, for the checkpoint; None if wandb never started."""
@@ -47,20 +45,19 @@ class MetricsLog:
         """A record in words."""
         self.write({"event": event, "step": step, "message": message, **more, "time": time.time()})
 
-    def new_watch(self) -> Watch:
-        """A watch that has seen the training records so far."""
-        watch = Watch(self.config, self.unigram_entropy)
+    def open_after(self, step: int) -> None:
+        """Go on behind the records up to `step`, which the watch sees again."""
+        truncate_after(self.path, step)
+        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        self.watch = Watch(self.config, self.unigram_entropy)
         for record in map(json.loads, self.path.read_text(encoding="utf-8").splitlines()):
             if record["event"] == "train":
-                watch.see(record)
-        return watch
+                self.watch.see(record)
 
     def rewind(self, step: int) -> None:
         """Drop the records after `step`, which the run went back to."""
         self.file.close()
-        truncate_after(self.path, step)
-        self.file = self.path.open("a", encoding="utf-8", buffering=1)
-        self.watch = self.new_watch()
+        self.open_after(step)
 
     def flush(self) -> None:
         """Have the disk hold what was written: a checkpoint promises the metrics before it."""

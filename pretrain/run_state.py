@@ -55,20 +55,20 @@ class RunState:
             UserError: no checkpoint is whole, or the data is not that of the run.
         """
         step = agreed(self.newest_checkpoint() if rank() == 0 else 0)
-        if step < 0:
+        if step == NOTHING_SAVED:
             self.begin()
             return False
         self.load_step(step)
         return True
 
     def newest_checkpoint(self) -> int:
-        """Step of the newest good checkpoint, -1 without one; damaged ones are set aside."""
+        """Step of the newest good checkpoint, NOTHING_SAVED without one; damaged ones are set aside."""
         delete_unfinished(self.checkpoints)
         folder, damaged = newest_good_checkpoint(self.checkpoints)
         for bad, fault in damaged.items():
             print(f"damaged checkpoint set aside: {bad}: {fault}", flush=True)
             set_aside(bad)
-        return step_of(folder) if folder else -1
+        return step_of(folder) if folder else NOTHING_SAVED
 
     def load_step(self, step: int) -> None:
         """All of the checkpoint of a step, and what RUN/rollbacks.json knows beside it."""

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from synthetic import write_synthetic_data
 
 from data_prep.schema import read_manifest
-from pretrain.data import collate, micro_batches, open_split, rank_slice
+from pretrain.cut import rank_slice
+from pretrain.data import collate, micro_batches, open_split
 from pretrain.sample_order import mix, permute, sample_rows
 from tokenizer.errors import UserError
 from tokenizer.special_tokens import CLS_ID, SEP_ID

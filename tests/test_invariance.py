@@ -13,8 +13,8 @@ from synthetic import VOCAB_SIZE
 
 from data_prep.schema import read_manifest
 from pretrain.config import ModelConfig
-from pretrain.cut import cut_batch
-from pretrain.data import collate, micro_batches, open_split, rank_slice
+from pretrain.cut import cut_batch, rank_slice
+from pretrain.data import collate, micro_batches, open_split
 from pretrain.dropout import keyed_dropout, position_keys, sample_keys
 from pretrain.evaluate import batch_counts
 from pretrain.model import Albert
