@@ -6,6 +6,7 @@ none: dropout is a hash (pretrain/dropout.py).
 """
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenizer.errors import UserError
@@ -37,21 +38,30 @@ def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state:
     """
     with replace_folder(folder) as temporary:
         for name, named in tensors.items():
-            # as bytes, because save_file turns a full disk into an error of its own
-            (temporary / name).write_bytes(save(named))
+            save_tensors(temporary / name, named)
         write_json(temporary / "state.json", {"format_version": FORMAT_VERSION} | state)
         write_json(temporary / "manifest.json", {name: sha256_of_files(temporary / name) for name in FILES})
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore weights and optimizer state in place; return the checkpoint's `state`.
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """`save_file`, which lets other threads run; the system's error is raised as OSError again."""
+    try:
+        save_file(tensors, path)
+    except safetensors.SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restore weights and optimizer state in place.
 
     Raises:
         UserError: the tensors are not those of this model.
     """
     load_weights(folder, model)
     load_optimizer_tensors(folder, model, optimizer)
-    return read_state(folder)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -87,18 +87,24 @@ class RunState:
             print(f"resuming from {folder}", flush=True)
 
     def begin(self) -> None:
-        """Random weights, the same for the same seed; or those of `init_from`; or all of the run `continue_from`."""
+        """All of the run `continue_from`; or the weights of `init_from`; or random ones, the same for the same seed."""
+        if self.config.continue_from is not None:
+            self.begin_with_predecessor(self.config.continue_from)
+        else:
+            self.begin_with_new_weights()
+        self.progress.rollbacks = read_rollbacks(self.run_folder)
+
+    def begin_with_predecessor(self, run_folder: Path) -> None:
+        step = agreed(step_of(find_predecessor(self.config, self.manifest)) if rank() == 0 else 0)
+        folder = run_folder / "checkpoints" / f"step-{step}"
+        state = read_state(folder)
+        self.load(folder, state)
+        self.progress = carried_on(folder, self.config, state)
+        if rank() == 0:
+            print(f"beginning with {folder}", flush=True)
+
+    def begin_with_new_weights(self) -> None:
         config = self.config
-        if config.continue_from is not None:
-            step = agreed(step_of(find_predecessor(config, self.manifest)) if rank() == 0 else 0)
-            folder = config.continue_from / "checkpoints" / f"step-{step}"
-            state = read_state(folder)
-            self.load(folder, state)
-            self.progress = carried_on(folder, config, state)
-            self.progress.rollbacks = read_rollbacks(self.run_folder)
-            if rank() == 0:
-                print(f"beginning with {folder}", flush=True)
-            return
         initial = Albert(config.model, self.manifest.vocab_size)
         initial.initialize(config.model.initializer_range, torch.Generator().manual_seed(config.training.seed))
         self.engine.model.load_state_dict(initial.state_dict())
@@ -106,7 +112,7 @@ class RunState:
         self.load_scaler(self.fresh_scaler)
         if config.model.init_from is not None:
             load_hf_weights(self.engine.model, config.model, config.model.init_from)
-        self.progress = Progress(rollbacks=read_rollbacks(self.run_folder))
+        self.progress = Progress()
 
     def save(self, validation: dict[str, Any] | None) -> float | None:
         """Write a checkpoint of this step in the background; the seconds that rank 0 was held up, None if the step has one.

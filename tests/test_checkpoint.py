@@ -62,7 +62,8 @@ def test_weights_and_optimizer_state_come_back_bitwise(name, tmp_path):
     model, optimizer = make_model(name)
     save_checkpoint(tmp_path / "step-2", model, optimizer, {"step": 2, "wandb_id": "abc"})
     other, other_optimizer = make_model(name, steps=0)
-    state = load_checkpoint(tmp_path / "step-2", other, other_optimizer)
+    load_checkpoint(tmp_path / "step-2", other, other_optimizer)
+    state = read_state(tmp_path / "step-2")
     assert (state["step"], state["wandb_id"]) == (2, "abc")
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -192,7 +193,8 @@ def test_the_golden_run_of_format_version_1_still_opens():
     folder, damaged = newest_good_checkpoint(GOLDEN / "checkpoints")
     assert damaged == {}
     model, optimizer = make_model(steps=0)
-    assert load_checkpoint(folder, model, optimizer)["step"] == 2
+    load_checkpoint(folder, model, optimizer)
+    assert read_state(folder)["step"] == 2
     expected, expected_optimizer = make_model()
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)  # to fp32 rounding: kernels may sum in another order

@@ -14,7 +14,6 @@ import pytest
 import torch
 from runs import STEPS, assert_same_run, records, start, wait_for, workers
 from safetensors.torch import load_file
-from synthetic import write_synthetic_data
 
 from data_prep.schema import read_manifest
 from pretrain.data import open_split
@@ -96,34 +95,6 @@ def killed_during_a_save(small_config: Path, synthetic: Path, tmp_path: Path, *o
             assert code == 1
             return checkpoints.parent
     raise AssertionError("no kill met a save")
-
-
-def test_sigterm_saves_and_ends_with_code_3_and_the_run_goes_on(undisturbed, launch, small_config, synthetic, tmp_path):
-    run_folder = tmp_path / "run"
-    process = start(small_config, synthetic, run_folder, "--checkpoint.every_n_steps", "1")
-    wait_for(lambda: (run_folder / "checkpoints" / "step-2").is_dir(), process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 3, process.stdout.read()
-    assert json.loads((run_folder / "state.json").read_text())["status"] == "preempted"
-    assert not (run_folder / "DONE").exists()
-    launch(run_folder, "--checkpoint.every_n_steps", 5)
-    assert_same_run(run_folder, undisturbed)
-
-
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(undisturbed, launch, tmp_path):
-    run_folder = tmp_path / "run"
-    shutil.copytree(undisturbed, run_folder)
-    (run_folder / "DONE").unlink()
-    newest = run_folder / "checkpoints" / "step-10" / "model.safetensors"
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
-    output = launch(run_folder).stdout
-    assert "step-10: model.safetensors is damaged" in output
-    assert (run_folder / "checkpoints" / "damaged-step-10").is_dir()
-    assert f"resuming from {run_folder}/checkpoints/step-5" in output
-    shutil.rmtree(run_folder / "checkpoints" / "damaged-step-10")
-    assert_same_run(run_folder, undisturbed)
 
 
 def test_checkpoints_of_which_none_is_whole_stop_the_run(undisturbed, launch, tmp_path):
@@ -267,13 +238,3 @@ def test_a_start_that_failed_before_its_first_checkpoint_does_not_bind_the_next(
     error = launch(tmp_path / "run", "--model.init_from", tmp_path / "absent", *options, code=2).stderr
     assert error.count("model.init_from") == 1
     launch(tmp_path / "run", *options, num_procs=1)
-
-
-def test_other_data_than_the_run_began_with_is_refused(undisturbed, small_config, albert, tmp_path, synthetic):
-    run_folder, moved = tmp_path / "run", tmp_path / "data"
-    shutil.copytree(undisturbed, run_folder)
-    write_synthetic_data(moved, num_instances=44, seed=9)
-    text = (run_folder / "config.yaml").read_text().replace(str(synthetic), str(moved))
-    (run_folder / "config.yaml").write_text(text)
-    options = ("--config", small_config, "--data", moved, "--output", run_folder, "--num_procs", 1, "--training.steps", 12)
-    assert "is not the data" in albert("launch", *options, code=2).stderr

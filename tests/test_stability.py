@@ -37,10 +37,10 @@ def bad_row(data) -> str:
     return bad_rows(data, num_steps=1)
 
 
-def bad_rows(data: Path, num_steps: int) -> str:
-    """The longest instance of each step after BAD_STEP, as JSON."""
+def bad_rows(data: Path, num_steps: int, after: int = BAD_STEP) -> str:
+    """The longest instance of each of the steps after some updates, as JSON."""
     split, bad = open_split(data, read_manifest(data), "train"), []
-    for step in range(BAD_STEP, BAD_STEP + num_steps):
+    for step in range(after, after + num_steps):
         rows = sample_rows(step * 8 + np.arange(8), split.shard_rows, seed=0, window=8)
         longest = max(rows, key=lambda row: split.length(int(row)))
         bad.append(split.row(int(longest))["input_ids"].tolist())
@@ -175,6 +175,14 @@ def test_a_plateau_at_the_unigram_entropy_is_named_in_the_log_once(launch, synth
     assert warning["kind"] == "plateau"
     assert "stuck at unigram entropy" in warning["message"]
     assert "lower optimizer.lr, or lengthen schedule.warmup_steps" in output
+
+
+def test_a_loss_spike_is_named_in_the_log_when_it_happens(launch, data, tmp_path):
+    options = ["--data", data, "--training.steps", 20]
+    output = launch(tmp_path / "run", *options, PYTHONPATH=FAULTS, LOUD_INSTANCE=bad_rows(data, num_steps=1, after=14)).stdout
+    (warning,) = records(tmp_path / "run", "warning")
+    assert (warning["step"], warning["kind"]) == (15, "spike")
+    assert "step 15  warning: loss spike at step 15" in output
 
 
 def watch(plateau_steps: int = 100, warmup_steps: int = 0) -> Watch:
