@@ -146,8 +146,8 @@ def begin_anew(run_folder: Path, config: RunConfig) -> None:
         UserError: `continue_from` is at work, or this run cannot go on from it.
     """
     if (run_folder / "config.yaml").exists() and differences(load_config(run_folder / "config.yaml"), config):
-        for stale in ("rollbacks.json", "micro_batch_size.json"):
-            (run_folder / stale).unlink(missing_ok=True)
+        (run_folder / "rollbacks.json").unlink(missing_ok=True)
+        (run_folder / "micro_batch_size.json").unlink(missing_ok=True)
     if config.continue_from is None:
         return
     from pretrain.phases import find_predecessor  # takes torch, which takes seconds to import

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,17 @@ class CheckpointWriter:
         """What the last complete write took."""
 
     def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, delete_old: bool = True
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any],
+        *,
+        before_write: Callable[[], None] = lambda: None,
+        delete_old: bool = True,
     ) -> float | None:
         """Begin to write step-N of `state["step"]`, then delete old ones if asked to; the seconds that training was held up.
+
+        before_write: called in the background, before the files.
 
         None if that checkpoint is there already: one that is whole is never written again.
 
@@ -38,11 +47,18 @@ class CheckpointWriter:
         if (self.checkpoints / f"step-{state['step']}").exists():
             return None
         tensors = snapshot(model, optimizer)
-        self.pending = self.thread.submit(self.write, tensors, state, delete_old)
+        self.pending = self.thread.submit(self.write, tensors, state, before_write, delete_old)
         return time.perf_counter() - began
 
-    def write(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], delete_old: bool) -> float:
+    def write(
+        self,
+        tensors: dict[str, dict[str, torch.Tensor]],
+        state: dict[str, Any],
+        before_write: Callable[[], None],
+        delete_old: bool,
+    ) -> float:
         began = time.perf_counter()
+        before_write()
         write_checkpoint(self.checkpoints / f"step-{state['step']}", tensors, state)
         if delete_old:
             delete_old_checkpoints(self.checkpoints, keep_last=self.keep_last, best_step=state["best"].get("step"))

@@ -41,7 +41,11 @@ def settle_micro_batch_size(run_folder: Path, engine: Engine, manifest: Manifest
         UserError: not even one instance fits.
     """
     path = run_folder / "micro_batch_size.json"
-    here = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "num_procs": world_size()}
+    here = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "num_procs": world_size(),
+        "max_seq_length": manifest.max_seq_length,
+    }
     kept = read_kept(path) if rank() == 0 else {}
     is_same = {key: kept.get(key) for key in here} == here
     if size := agreed(kept["micro_batch_size"] if is_same else 0):

@@ -53,14 +53,21 @@ def find_predecessor(config: RunConfig, manifest: Manifest) -> Path:
 
 
 def carried_on(folder: Path, config: RunConfig, state: dict[str, Any]) -> Progress:
-    """The progress that a run begins with after another's checkpoint: its step; its place in the data if that is the same.
+    """The progress that a run begins with after another's checkpoint: its step; its place in the data if that comes in the same
+    order.
 
     Rollbacks stay behind: this run has a learning rate of its own.
     """
     before = progress_from(state)
     progress = Progress(step=before.step)
-    if state["data_sha256"] == manifest_sha256(config.data.path):
+    run_folder, data_sha256 = folder.parent.parent, manifest_sha256(config.data.path)
+    if state["data_sha256"] == data_sha256 and order_of(config) == order_of(load_config(run_folder / "config.yaml")):
         progress.samples_seen = before.samples_seen
-        before.rollbacks = read_rollbacks(folder.parent.parent, before.rollbacks)
+        before.rollbacks = read_rollbacks(run_folder, data_sha256, before.rollbacks)
         progress.left_out = before.skipped()
     return progress
+
+
+def order_of(config: RunConfig) -> tuple[int, int]:
+    """What the order of the samples depends on, beside the data."""
+    return config.training.seed, config.data.shuffle_window

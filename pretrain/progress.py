@@ -25,7 +25,7 @@ class Rollback:
     from_step: int
     """Step at which the run gave up."""
     skipped: tuple[int, int]
-    """Sample numbers from the first of the bad steps to the end of the last: they are not visited again."""
+    """Sample numbers from the first of the bad steps to the end of the last: this visit to their rows is left out."""
     lr_factor: float
     """What the learning rate is multiplied by from `to_step` on."""
     reason: str
@@ -105,14 +105,16 @@ def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return result
 
 
-def read_rollbacks(run_folder: Path, known: Sequence[Rollback] = ()) -> list[Rollback]:
-    """RUN/rollbacks.json, and after them the `known` ones that it lacks; it need not exist."""
+def read_rollbacks(run_folder: Path, data_sha256: str, known: Sequence[Rollback] = ()) -> list[Rollback]:
+    """RUN/rollbacks.json, if it is there and of this data, and after them the `known` ones that it lacks."""
     try:
-        filed = rollbacks_from(json.loads((run_folder / "rollbacks.json").read_text(encoding="utf-8")))
+        file = json.loads((run_folder / "rollbacks.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        filed = []
+        return [*known]
+    filed = rollbacks_from(file["rollbacks"]) if file["data_sha256"] == data_sha256 else []
     return [*filed, *(rollback for rollback in known if rollback not in filed)]
 
 
-def write_rollbacks(run_folder: Path, rollbacks: list[Rollback]) -> None:
-    write_json(run_folder / "rollbacks.json", [dataclasses.asdict(rollback) for rollback in rollbacks])
+def write_rollbacks(run_folder: Path, data_sha256: str, rollbacks: list[Rollback]) -> None:
+    listed = [dataclasses.asdict(rollback) for rollback in rollbacks]
+    write_json(run_folder / "rollbacks.json", {"data_sha256": data_sha256, "rollbacks": listed})

@@ -4,6 +4,7 @@ Every method is collective: all ranks call it together. Rank 0 alone chooses, wr
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class RunState:
             )
         self.load(folder, state)
         self.progress = progress_from(state)
-        self.progress.rollbacks = read_rollbacks(self.run_folder, self.progress.rollbacks)
+        self.progress.rollbacks = read_rollbacks(self.run_folder, self.data_sha256, self.progress.rollbacks)
         self.wandb_id = state["wandb_id"]
         if rank() == 0:
             print(f"resuming from {folder}", flush=True)
@@ -92,7 +93,7 @@ class RunState:
             self.begin_with_predecessor(self.config.continue_from)
         else:
             self.begin_with_new_weights()
-        self.progress.rollbacks = read_rollbacks(self.run_folder)
+        self.progress.rollbacks = read_rollbacks(self.run_folder, self.data_sha256)
 
     def begin_with_predecessor(self, run_folder: Path) -> None:
         step = agreed(step_of(find_predecessor(self.config, self.manifest)) if rank() == 0 else 0)
@@ -114,10 +115,10 @@ class RunState:
             load_hf_weights(self.engine.model, config.model, config.model.init_from)
         self.progress = Progress()
 
-    def save(self, validation: dict[str, Any] | None) -> float | None:
+    def save(self, validation: dict[str, Any] | None, before_write: Callable[[], None]) -> float | None:
         """Write a checkpoint of this step in the background; the seconds that rank 0 was held up, None if the step has one.
 
-        validation: figures of this step, which may make it the best.
+        validation: figures of this step, which may make it the best. before_write: called in the background, before the files.
         """
         progress = self.progress
         if validation and validation["mlm_loss"] < progress.best.get("mlm_loss", float("inf")):
@@ -132,7 +133,9 @@ class RunState:
             "tokenizer_sha256": self.manifest.tokenizer_sha256,
         }
         good_ones_stay = progress.steps_since_update > 0  # those from before the bad steps
-        return self.writer.save(self.engine.model, self.engine.optimizer, state, delete_old=not good_ones_stay)
+        return self.writer.save(
+            self.engine.model, self.engine.optimizer, state, before_write=before_write, delete_old=not good_ones_stay
+        )
 
     def finish_saving(self) -> None:
         """Wait until the last checkpoint is on the disk.
@@ -172,6 +175,9 @@ class RunState:
             self.begin()
         else:
             self.load_step(step)
+        best = self.checkpoints / f"step-{self.progress.best.get('step')}"
+        if not agreed(int(best.is_dir())):  # a later one, now abandoned, had pushed it out
+            self.progress.best = {}
         rollback = Rollback(
             to_step=self.progress.step,
             from_step=progress.step,
@@ -181,7 +187,7 @@ class RunState:
         )
         self.progress.rollbacks = [*progress.rollbacks, rollback]
         if rank() == 0:
-            write_rollbacks(self.run_folder, self.progress.rollbacks)
+            write_rollbacks(self.run_folder, self.data_sha256, self.progress.rollbacks)
         return rollback
 
     def checkpoint_before(self, limit: int) -> int:
@@ -198,8 +204,9 @@ class RunState:
         return step_of(good)
 
     def is_finite(self) -> bool:
-        """Whether all weights are finite numbers."""
-        return bool(torch.stack([parameter.isfinite().all() for parameter in self.engine.model.parameters()]).all())
+        """Whether all weights are finite numbers, on all ranks."""
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.engine.model.parameters()]).all()
+        return not sum_over_ranks(torch.tensor([float(not finite)])).item()
 
     def load(self, folder: Path, state: dict[str, Any]) -> None:
         load_checkpoint(folder, self.engine.model, self.engine.optimizer)

@@ -170,12 +170,12 @@ class Trainer:
         if not stop:
             return masked, labelled, pieces
         step = self.state.progress.step
+        if rank() == 0:
+            (self.run_folder / "STOP").unlink(missing_ok=True)
         if not self.state.is_finite():
             raise Preempted("asked to stop: the weights are no finite numbers, so the newest checkpoint is that of before")
         self.save(None)
         self.state.finish_saving()
-        if rank() == 0:
-            (self.run_folder / "STOP").unlink(missing_ok=True)
         raise Preempted(f"asked to stop: saved step {step}; the same command goes on from there")
 
     def forward_backward(self, batch: MicroBatch, masked: float, labelled: float) -> LossSums:
@@ -265,10 +265,8 @@ class Trainer:
         return means
 
     def save(self, validation: dict[str, Any] | None) -> None:
-        """Begin a checkpoint; the metrics before it are on the disk first."""
-        if self.log:
-            self.log.flush()
-        held_up = self.state.save(validation)
+        """Begin a checkpoint; the metrics before it are on the disk before it is."""
+        held_up = self.state.save(validation, before_write=self.log.flush if self.log else lambda: None)
         if held_up is not None:
             step = self.state.progress.step
             self.log.write_event("checkpoint", step, f"step-{step}", held_up_seconds=held_up)

@@ -38,7 +38,7 @@ class Watch:
     records so far."""
 
     def __init__(self, config: RunConfig, unigram_entropy: float):
-        self.plateau_steps = config.stability.plateau_steps
+        self.plateau_steps = max(config.stability.plateau_steps, MIN_RECORDS * config.logging.every_n_steps)
         self.warm_at = config.schedule.start_step + config.schedule.warmup_steps
         self.entropy = unigram_entropy
         self.recent: deque[float] = deque(maxlen=SPIKE_WINDOW)

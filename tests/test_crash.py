@@ -23,17 +23,19 @@ def test_kill_nine_at_random_moments_loses_nothing_that_was_saved(victim, undist
     """Three kills in a row, each at a moment of its own after the start of the training."""
     run_folder = tmp_path / "run"
     generator = random.Random(victim)
+    landed = 0
     for _ in range(3):
         saved = newest(run_folder)
         process = start(small_config, synthetic, run_folder, *EVERY_STEP)
         wait_for(lambda saved=saved: newest(run_folder) > saved, process)
         time.sleep(generator.uniform(0, 0.3))
-        kill(process, victim)
+        landed += kill(process, victim)
         process.communicate(timeout=60)
         assert all(find_fault(folder) is None for folder in list_checkpoints(run_folder / "checkpoints"))
         assert newest(run_folder) > saved
         if (run_folder / "DONE").exists():
             break
+    assert landed
     launch(run_folder, *EVERY_STEP)
     assert_same_run(run_folder, undisturbed)
 
@@ -43,14 +45,15 @@ def newest(run_folder: Path) -> int:
     return int(folders[-1].name.removeprefix("step-")) if folders else -1
 
 
-def kill(process: subprocess.Popen, victim: str) -> None:
-    """SIGKILL to one process under `albert launch`; a run that has ended by then stays so."""
+def kill(process: subprocess.Popen, victim: str) -> bool:
+    """SIGKILL to one process under `albert launch`; whether it was still there."""
     try:
         children = psutil.Process(process.pid).children()
         ranks = {worker.environ()["RANK"]: worker for worker in workers(process)}
         (children[0] if victim == "launcher" else ranks[victim.split()[1]]).kill()
     except (psutil.NoSuchProcess, IndexError, KeyError):
-        return
+        return False
+    return True
 
 
 def test_a_killed_albert_launch_leaves_workers_that_end_the_run(undisturbed, small_config, synthetic, tmp_path):
@@ -96,6 +99,18 @@ def test_a_signal_reaches_the_workers_also_where_no_stop_file_can_be_made(undist
     assert newest(run_folder) == records(run_folder)[-1]["step"] < STEPS
     launch(run_folder)
     assert_same_run(run_folder, undisturbed)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(launch, tmp_path):
+    """A disk on which a checkpoint takes seconds holds no step up: the steps after one are logged before it is there."""
+    run_folder = tmp_path / "run"
+    faults = str(Path(__file__).parent / "faults")
+    launch(run_folder, "--training.steps", 8, "--training.validate_every_n_steps", 100, PYTHONPATH=faults, SLOW_WRITE="3")
+    written = (run_folder / "checkpoints" / "step-5" / "manifest.json").stat().st_mtime
+    logged = {record["step"]: record["time"] for record in records(run_folder)}
+    assert logged[8] < written
+    (begun, _) = records(run_folder, "checkpoint")
+    assert begun["held_up_seconds"] < 3
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_fifty_steps_are_lamb_in_float64(dtype, num_procs, launch, synthetic, tm
     run_folder = tmp_path / "run"
     launch(run_folder, *OPTIONS, "--precision.dtype", dtype, num_procs=num_procs)
     figures = {record["step"]: record for record in records(run_folder)}
+    assert len(figures) == STEPS if dtype != "fp16" else len(figures) >= STEPS - 5
     for step in range(2, STEPS + 1):
         before, after = (split_by_kind(run_folder, at) for at in (step - 1, step))
         if step not in figures:  # fp16 has lowered its scale

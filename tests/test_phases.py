@@ -53,6 +53,12 @@ def test_on_the_same_data_a_second_phase_is_the_run_that_went_on(first, launch, 
     assert figures(second, "samples", "rows_crc32") == figures(whole, "samples", "rows_crc32")[6:]
 
 
+@pytest.mark.parametrize("change", [["--training.seed", 1], ["--data.shuffle_window", 1]])
+def test_in_another_order_of_the_samples_a_second_phase_begins_at_the_first(change, first, launch, tmp_path):
+    launch(tmp_path / "second", *SECOND, "--training.steps", 7, "--continue_from", first, *change)
+    assert figures(tmp_path / "second", "samples") == [[[0, 8]]]
+
+
 def test_a_second_phase_resumes_from_its_own_checkpoints_also_when_the_first_has_gone_on(first, longer, launch, tmp_path):
     moved = tmp_path / "first"
     shutil.copytree(first, moved)

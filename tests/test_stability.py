@@ -68,7 +68,7 @@ def test_a_rollback_goes_past_the_bad_samples_with_a_lower_rate_and_survives_an_
     options = ["--data", data, "--stability.max_skipped_steps", 1, "--checkpoint.every_n_steps", 2]
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     launch(whole, *options, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_row)
-    assert json.loads((whole / "rollbacks.json").read_text()) == [
+    assert json.loads((whole / "rollbacks.json").read_text())["rollbacks"] == [
         {
             "to_step": BAD_STEP,
             "from_step": BAD_STEP + 1,
@@ -98,7 +98,7 @@ def test_a_rollback_that_was_cut_short_before_the_next_checkpoint_is_not_undone(
     launch(cut, *options, "--training.steps", 5, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_row)
     shutil.rmtree(cut / "checkpoints" / "step-5")
     launch(cut, *options, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_row)
-    assert len(json.loads((cut / "rollbacks.json").read_text())) == 1
+    assert len(json.loads((cut / "rollbacks.json").read_text())["rollbacks"]) == 1
     assert_same_run(cut, tmp_path / "whole")
 
 
@@ -107,10 +107,17 @@ def test_saves_during_bad_steps_do_not_push_out_the_checkpoint_before_them(dtype
     options = ["--stability.max_skipped_steps", 3, "--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 1]
     options += ["--precision.dtype", dtype]
     launch(tmp_path / "run", "--data", data, *options, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_rows(data, num_steps=3))
-    (rollback,) = json.loads((tmp_path / "run" / "rollbacks.json").read_text())
+    (rollback,) = json.loads((tmp_path / "run" / "rollbacks.json").read_text())["rollbacks"]
     last_update = BAD_STEP - (dtype == "fp16")  # fp16 is still finding its scale in the step before
     assert (rollback["to_step"], rollback["from_step"]) == (last_update, BAD_STEP + 3)
     assert rollback["skipped"] == [8 * last_update, 8 * (BAD_STEP + 3)]
+    assert not list((tmp_path / "run" / "checkpoints").glob("abandoned-*"))  # none was made in between
+
+
+def test_a_last_step_without_an_update_is_saved_beside_the_good_one_before(launch, data, bad_row, tmp_path):
+    options = ["--data", data, "--training.steps", BAD_STEP + 1, "--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 1]
+    launch(tmp_path / "run", *options, PYTHONPATH=FAULTS, BAD_INSTANCE=bad_row)
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {f"step-{BAD_STEP}", f"step-{BAD_STEP + 1}"}
 
 
 def test_a_run_that_always_diverges_tries_earlier_checkpoints_and_then_stops_with_code_4(launch, tmp_path):
@@ -120,7 +127,7 @@ def test_a_run_that_always_diverges_tries_earlier_checkpoints_and_then_stops_wit
     assert "after 2 rollback(s)" in error
     assert "lower optimizer.lr" in error
     assert "Traceback" not in error
-    rollbacks = json.loads((tmp_path / "run" / "rollbacks.json").read_text())
+    rollbacks = json.loads((tmp_path / "run" / "rollbacks.json").read_text())["rollbacks"]
     assert [rollback["to_step"] for rollback in rollbacks] == [2, 1]  # step 2 holds the ruined weights
     assert {path.name for path in (tmp_path / "run" / "checkpoints").glob("abandoned-*")} >= {"abandoned-step-2"}
     weights = [load_file(path) for path in (tmp_path / "run" / "checkpoints").glob("step-*/model.safetensors")]
@@ -144,6 +151,29 @@ def test_what_a_start_without_a_checkpoint_left_behind_does_not_bind_another_con
     assert_same_run(tmp_path / "run", tmp_path / "fresh")
 
 
+def test_rollbacks_on_other_data_before_the_first_checkpoint_do_not_bind_the_data_prepared_anew(launch, tmp_path):
+    data, never = tmp_path / "data", ["--checkpoint.every_n_steps", 100, "--stability.max_skipped_steps", 1]
+    write_synthetic_data(data, num_instances=200)
+    faults = {"PYTHONPATH": FAULTS, "BAD_INSTANCE": bad_rows(data, num_steps=2)}
+    launch(tmp_path / "run", "--data", data, *never, "--stability.max_rollbacks", 1, code=4, **faults)
+    shutil.rmtree(data)
+    write_synthetic_data(data, num_instances=200, seed=1)
+    launch(tmp_path / "run", "--data", data, *never, "--stability.max_rollbacks", 1)
+    launch(tmp_path / "fresh", "--data", data, *never)
+    assert_same_run(tmp_path / "run", tmp_path / "fresh")
+
+
+def test_weights_that_one_process_has_ruined_are_not_saved_and_all_go_back(launch, tmp_path):
+    """In step 4, of two forward passes a process each, and a save after every second step."""
+    options = ["--model.max_position_embeddings", 33, "--checkpoint.every_n_steps", 2, "--checkpoint.keep_last", 20]
+    launch(tmp_path / "run", *options, PYTHONPATH=FAULTS, RUINED_WEIGHT="7")
+    (rollback,) = json.loads((tmp_path / "run" / "rollbacks.json").read_text())["rollbacks"]
+    assert (rollback["to_step"], rollback["from_step"]) == (2, 4)
+    assert rollback["reason"] == "weights that are no finite numbers"
+    checkpoints = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert all(torch.isfinite(tensor).all() for path in checkpoints for tensor in load_file(path / "model.safetensors").values())
+
+
 def test_a_rate_that_the_rollbacks_make_sane_trains_to_the_end(launch, tmp_path):
     options = ["--optimizer.lr", "1e30", *EVERY_STEP, "--stability.max_skipped_steps", 2, "--stability.lr_factor", "1e-32"]
     launch(tmp_path / "run", *options)
@@ -156,6 +186,7 @@ def test_without_rollbacks_a_diverged_run_stops_with_a_diagnosis_and_code_4(laun
     error = launch(tmp_path / "run", *options, code=4).stderr
     assert "2 step(s) in a row" in error
     assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "stopped by diagnosis"
+    assert not (tmp_path / "run" / "rollbacks.json").exists()
 
 
 def test_fp16_finds_its_scale_without_counting_towards_a_rollback(launch, tmp_path):
@@ -185,8 +216,9 @@ def test_a_loss_spike_is_named_in_the_log_when_it_happens(launch, data, tmp_path
     assert "step 15  warning: loss spike at step 15" in output
 
 
-def watch(plateau_steps: int = 100, warmup_steps: int = 0) -> Watch:
+def watch(plateau_steps: int = 100, warmup_steps: int = 0, every: int = 5) -> Watch:
     sections = {"stability": {"plateau_steps": plateau_steps}, "schedule": {"warmup_steps": warmup_steps, "total_steps": 1000}}
+    sections["logging"] = {"every_n_steps": every}
     config = check_config({"data": {"path": "x"}, "training": {"steps": 1000}} | sections, source="test")
     return Watch(config, unigram_entropy=7.0)
 
@@ -207,6 +239,7 @@ def test_the_watch_names_a_plateau_but_no_progress_no_low_loss_and_nothing_in_th
     assert see(watch(), list(np.linspace(10, 6.3, 60) + noise)) == []
     assert see(watch(), list(4.0 + noise)) == []  # far below the entropy, a flat loss is a trained model's
     assert see(watch(warmup_steps=290), list(7.0 + noise)) == []
+    assert [kind for _, kind in see(watch(every=25), list(7.0 + noise), every=25)] == ["plateau"]  # few lines take longer
 
 
 def test_the_watch_names_a_spike_when_it_happens_and_again_only_after_it_was_over():
@@ -229,9 +262,10 @@ def test_rollbacks_stay_in_the_order_they_happened(tmp_path):
         return Rollback(to_step=to_step, from_step=20, skipped=(0, 8), lr_factor=0.5, reason="")
 
     in_vain = [rollback(10), rollback(5)]
-    write_rollbacks(tmp_path, in_vain)
-    assert read_rollbacks(tmp_path, in_vain[:1]) == in_vain
-    assert read_rollbacks(tmp_path / "absent", in_vain) == in_vain
+    write_rollbacks(tmp_path, "data", in_vain)
+    assert read_rollbacks(tmp_path, "data", in_vain[:1]) == in_vain
+    assert read_rollbacks(tmp_path / "absent", "data", in_vain) == in_vain
+    assert read_rollbacks(tmp_path, "other data") == []
 
 
 def test_the_rate_is_lowered_from_the_step_that_was_gone_back_to():

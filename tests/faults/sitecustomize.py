@@ -3,11 +3,17 @@
 BAD_INSTANCE: JSON lists of piece ids. A forward pass whose batch holds such a row gives a NaN loss, on the rank that has it.
 BAD_GRADIENT: the same, but the loss stays finite and one gradient becomes infinite.
 LOUD_INSTANCE: the same, but the loss is ten times what it should be.
+RUINED_WEIGHT: the forward pass, counted from 1, before which rank 1 finds a weight infinite that no loss depends on: the position
+embedding after the longest row.
+SLOW_WRITE: seconds that the disk takes for a checkpoint.
+LITTLE_MEMORY: bytes of data that the process of rank 1 can have.
 """
 
 import json
 import os
+import resource
 import sys
+import time
 
 FAULTS = {"BAD_INSTANCE", "BAD_GRADIENT", "LOUD_INSTANCE"} & os.environ.keys()
 
@@ -33,3 +39,30 @@ if "pretrain" in sys.orig_argv and FAULTS:
         return None
 
     torch.nn.modules.module.register_module_forward_hook(spoil)
+
+if "pretrain" in sys.orig_argv and "SLOW_WRITE" in os.environ:
+    from pretrain import checkpoint
+
+    write_checkpoint = checkpoint.write_checkpoint
+
+    def write_slowly(*arguments):
+        time.sleep(float(os.environ["SLOW_WRITE"]))
+        write_checkpoint(*arguments)
+
+    checkpoint.write_checkpoint = write_slowly
+
+if "pretrain" in sys.orig_argv and "LITTLE_MEMORY" in os.environ and os.environ.get("RANK") == "1":
+    limit = int(os.environ["LITTLE_MEMORY"])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+if "pretrain" in sys.orig_argv and "RUINED_WEIGHT" in os.environ and os.environ.get("RANK") == "1":
+    import torch
+
+    countdown = iter(range(int(os.environ["RUINED_WEIGHT"]) - 1, -1, -1))
+
+    def ruin(module, inputs):
+        if type(module).__name__ == "Albert" and module.training and next(countdown, None) == 0:
+            with torch.no_grad():
+                module.embeddings.position.weight[-1] = float("inf")
+
+    torch.nn.modules.module.register_module_forward_pre_hook(ruin)
