@@ -148,6 +148,12 @@ class TrainingConfig:
     largest that fits and keeps it in RUN/micro_batch_size.json; found again when the device or the number of processes changes."""
     bucket_by_length: bool = True
     """Cut the global batch into micro-batches of like length: less padding, the same result."""
+    compile: bool = True
+    """Compile the layer with torch.compile, once at the start (about half a minute; needs a C++ compiler); rounding differs a
+    little from `false`."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each layer and compute the rest again in the backward pass: less memory, a third more work, the
+    same result."""
     validate_every_n_steps: Count = 1000
     """Steps between validations; the first is before step 1, the last after the last step."""
     max_validation_instances: Count = 20_000
@@ -259,6 +265,8 @@ MAY_DIFFER_ON_RESUME = (
     "training.steps",
     "training.micro_batch_size",
     "training.bucket_by_length",
+    "training.compile",
+    "training.activation_checkpointing",
     "checkpoint.",
     "stability.",
     "logging.",

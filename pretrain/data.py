@@ -1,4 +1,4 @@
-"""Prepared shards in, micro-batches out: memory-mapped, opened as they are needed, cut without changing the batch.
+"""Prepared shards in, micro-batches out: memory-mapped, opened as they are needed, laid end to end without padding.
 
 Which row a sample is, is a function of the seed and of the samples seen alone (pretrain/sample_order.py): no state to save, no file
 to read through on resume, the same for any number of ranks.
@@ -7,6 +7,7 @@ to read through on resume, the same for any number of ranks.
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,26 @@ import torch
 from data_prep.schema import ROWS_PER_BATCH, Manifest, SplitCounts
 from pretrain.model import MicroBatch
 from tokenizer.errors import UserError
-from tokenizer.special_tokens import PAD_ID
 
-Views = dict[str, tuple[np.ndarray, np.ndarray | None]]
+
+class Instance(NamedTuple):
+    """One row of the data (data_prep/schema.py), as read-only views; without compression, of the file itself."""
+
+    input_ids: np.ndarray
+    segment_b_start: int
+    sentence_order_label: int
+    mlm_positions: np.ndarray
+    mlm_labels: np.ndarray
+
+
+class Column(NamedTuple):
+    """One column of a record batch: a value for each row; or, for lists, all values and the offsets (int32) of each row's."""
+
+    values: np.ndarray
+    offsets: np.ndarray | None
+
+    def at(self, place: int) -> Any:
+        return self.values[place] if self.offsets is None else self.values[self.offsets[place] : self.offsets[place + 1]]
 
 
 class Split:
@@ -38,44 +56,36 @@ class Split:
     def __len__(self) -> int:
         return int(self._first_row[-1])
 
-    def row(self, index: int) -> dict[str, np.ndarray]:
-        """The columns of one instance as read-only views, without compression into the file itself: no copy."""
-        views, place = self._find(index)
-        return {
-            name: values[place] if offsets is None else values[offsets[place] : offsets[place + 1]]
-            for name, (values, offsets) in views.items()
-        }
+    def read(self, rows: np.ndarray) -> list[Instance]:
+        """The instances in these rows (int64)."""
+        return [Instance(*(column.at(place) for column in columns)) for columns, place in self._find(rows)]
 
-    def length(self, index: int) -> int:
-        """Pieces of one instance."""
-        views, place = self._find(index)
-        _, offsets = views["input_ids"]
-        return int(offsets[place + 1] - offsets[place])
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Pieces (int64) of the instances in these rows (int64)."""
+        offsets = ((columns[0].offsets, place) for columns, place in self._find(rows))
+        return np.array([offsets[place + 1] - offsets[place] for offsets, place in offsets], dtype=np.int64)
 
-    def _find(self, index: int) -> tuple[Views, int]:
-        """Columns of the record batch that holds a row, and the row's place in it."""
-        shard = int(np.searchsorted(self._first_row, index, side="right")) - 1
-        batch, place = divmod(index - int(self._first_row[shard]), ROWS_PER_BATCH)
-        return self._decode(shard, batch), place
+    def _find(self, rows: np.ndarray) -> Iterator[tuple[tuple[Column, ...], int]]:
+        """Columns of the record batch that holds each row, and the row's place in it."""
+        shards = np.searchsorted(self._first_row, rows, side="right") - 1
+        batches, places = np.divmod(rows - self._first_row[shards], ROWS_PER_BATCH)
+        for shard, batch, place in zip(shards.tolist(), batches.tolist(), places.tolist(), strict=True):
+            yield self._decode(shard, batch), place
 
-    def _read_batch(self, shard: int, batch: int) -> Views:
+    def _read_batch(self, shard: int, batch: int) -> tuple[Column, ...]:
         schema, messages = self._open(shard)
         try:
-            return columns(pa.ipc.read_record_batch(messages[batch], schema))
+            table = pa.ipc.read_record_batch(messages[batch], schema)
         except (OSError, pa.ArrowException, IndexError) as error:
             raise unreadable(self._paths[shard], error) from error
+        return tuple(view(table.column(name)) for name in Instance._fields)
 
 
-def columns(batch: pa.RecordBatch) -> Views:
-    """NumPy views of each column, zero-copy: values, and for lists the offsets (int32) of each row's values."""
-    views = {}
-    for name in batch.schema.names:
-        column = batch.column(name)
-        if pa.types.is_list(column.type):
-            views[name] = column.values.to_numpy(), column.offsets.to_numpy()
-        else:
-            views[name] = column.to_numpy(), None
-    return views
+def view(column: pa.Array) -> Column:
+    """Zero-copy."""
+    if pa.types.is_list(column.type):
+        return Column(column.values.to_numpy(), column.offsets.to_numpy())
+    return Column(column.to_numpy(), None)
 
 
 def open_split(folder: Path, manifest: Manifest, split: str, *, window: int = 8) -> Split:
@@ -115,27 +125,25 @@ def unreadable(path: Path, error: object) -> UserError:
 def micro_batches(split: Split, rows: np.ndarray, micro_batch_size: int) -> Iterator[MicroBatch]:
     """The rows in order, at most `micro_batch_size` at a time."""
     for start in range(0, len(rows), micro_batch_size):
-        yield collate([split.row(int(row)) for row in rows[start : start + micro_batch_size]])
+        yield collate(split.read(rows[start : start + micro_batch_size]))
 
 
-def collate(rows: list[dict[str, np.ndarray]], dropout_keys_B: torch.Tensor | None = None) -> MicroBatch:
-    """Pad to the longest row; masked positions become positions in the flattened micro-batch."""
-    lengths = np.array([len(row["input_ids"]) for row in rows])
-    longest = int(lengths.max())
-    input_ids = np.full((len(rows), longest), PAD_ID, dtype=np.int64)
-    segment_ids = np.zeros((len(rows), longest), dtype=np.int64)
-    for number, row in enumerate(rows):
-        input_ids[number, : lengths[number]] = row["input_ids"]
-        if row["segment_b_start"]:
-            segment_ids[number, row["segment_b_start"] : lengths[number]] = 1
-    index = np.concatenate([row["mlm_positions"].astype(np.int64) + number * longest for number, row in enumerate(rows)])
-    real = np.arange(longest) < lengths[:, None]
+def collate(instances: list[Instance], dropout_keys_B: torch.Tensor | None = None) -> MicroBatch:
+    """Lay instances end to end; masked positions become places among all pieces."""
+    ids, borders, labels, positions, masked = zip(*instances, strict=True)
+    lengths, counts = (np.fromiter(map(len, arrays), np.int64) for arrays in (ids, positions))
+    starts = np.concatenate(([0], lengths.cumsum()))
+    position_ids = np.arange(starts[-1]) - starts[:-1].repeat(lengths)
+    borders = np.array(borders, dtype=np.int64)
+    segments = position_ids >= np.where(borders > 0, borders, lengths).repeat(lengths)  # border 0: a single segment
     return MicroBatch(
-        input_ids_BT=torch.from_numpy(input_ids),
-        segment_ids_BT=torch.from_numpy(segment_ids),
-        attention_mask_BT=None if real.all() else torch.from_numpy(real),
-        mlm_index_M=torch.from_numpy(index),
-        mlm_labels_M=torch.from_numpy(np.concatenate([row["mlm_labels"] for row in rows]).astype(np.int64)),
-        sop_labels_B=torch.tensor([int(row["sentence_order_label"]) for row in rows]),
+        input_ids_N=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
+        segment_ids_N=torch.from_numpy(segments.astype(np.int64)),
+        position_ids_N=torch.from_numpy(position_ids),
+        lengths=tuple(lengths.tolist()),
+        starts_B1=torch.from_numpy(starts.astype(np.int32)),
+        mlm_index_M=torch.from_numpy(np.concatenate(positions) + starts[:-1].repeat(counts)),
+        mlm_labels_M=torch.from_numpy(np.concatenate(masked).astype(np.int64)),
+        sop_labels_B=torch.from_numpy(np.array(labels, dtype=np.int64)),
         dropout_keys_B=dropout_keys_B,
     )

@@ -17,9 +17,8 @@ def batch_counts(batches: list[MicroBatch]) -> Tensor:
     """Masked pieces, labelled pairs and real pieces of some micro-batches: float64 (3,) on the CPU."""
     counts = torch.zeros(3, dtype=torch.float64)
     for batch in batches:
-        mask = batch.attention_mask_BT
-        pieces = batch.input_ids_BT.numel() if mask is None else mask.sum()
-        counts += torch.tensor([len(batch.mlm_labels_M), (batch.sop_labels_B != IGNORED_LABEL).sum(), pieces], dtype=torch.float64)
+        labelled = (batch.sop_labels_B != IGNORED_LABEL).sum()
+        counts += torch.tensor([len(batch.mlm_labels_M), labelled, len(batch.input_ids_N)], dtype=torch.float64)
     return counts
 
 

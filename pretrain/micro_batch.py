@@ -1,7 +1,7 @@
 """`micro_batch_size: auto`: the largest micro-batch that fits, found by trying, the same on all ranks, kept in the run folder.
 
 What is tried is the worst there can be: rows of max_seq_length, all with the most masked pieces, forward and backward. On a GPU the
-peak must leave room for the optimizer's state and temporaries and a margin. On a CPU half of the free memory is taken at most,
+peak must leave room for the optimizer's state and temporaries and a margin. On a CPU half of what is free is taken at most,
 and no size is tried that the one before it, doubled, would not fit: the kernel kills a process that takes too much.
 """
 
@@ -9,12 +9,15 @@ import json
 import math
 import os
 import re
+import resource
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data_prep.schema import Manifest
+from pretrain.data import Instance, collate
 from pretrain.distributed import agreed, rank, sum_over_ranks, world_size
 from pretrain.engine import Engine
 from pretrain.model import MicroBatch
@@ -95,7 +98,14 @@ def memory_budget(engine: Engine, device: torch.device) -> float:
         return GPU_SHARE * there - OPTIMIZER_COPIES * weights - torch.cuda.memory_allocated(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
     free = free_memory()
-    return math.inf if free is None else CPU_SHARE * free / processes
+    shared = math.inf if free is None else free / processes
+    return CPU_SHARE * min(shared, free_under_limit())
+
+
+def free_under_limit() -> float:
+    """Bytes that the limit of this process (`ulimit -d`) leaves; infinite without one."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - status_bytes("VmData"))
 
 
 def try_size(engine: Engine, manifest: Manifest, device: torch.device, size: int, before: float) -> float:
@@ -123,17 +133,15 @@ def try_size(engine: Engine, manifest: Manifest, device: torch.device, size: int
 def fullest_batch(manifest: Manifest, size: int) -> MicroBatch:
     """`size` instances of the greatest length with the most masked pieces."""
     length = manifest.max_seq_length
-    most_masked = int(manifest.options.get("max_predictions") or math.ceil(0.15 * length))
-    positions = torch.arange(size)[:, None] * length + torch.arange(min(most_masked, length))
-    return MicroBatch(
-        input_ids_BT=torch.full((size, length), FIRST_ORDINARY_ID),
-        segment_ids_BT=torch.zeros((size, length), dtype=torch.int64),
-        attention_mask_BT=torch.ones((size, length), dtype=torch.bool),
-        mlm_index_M=positions.flatten(),
-        mlm_labels_M=torch.full((positions.numel(),), FIRST_ORDINARY_ID),
-        sop_labels_B=torch.zeros(size, dtype=torch.int64),
-        dropout_keys_B=torch.arange(size, dtype=torch.int32),
+    most_masked = min(length, int(manifest.options.get("max_predictions") or math.ceil(0.15 * length)))
+    instance = Instance(
+        input_ids=np.full(length, FIRST_ORDINARY_ID),
+        segment_b_start=length // 2,
+        sentence_order_label=0,
+        mlm_positions=np.arange(most_masked),
+        mlm_labels=np.full(most_masked, FIRST_ORDINARY_ID),
     )
+    return collate([instance] * size, torch.arange(size, dtype=torch.int32))
 
 
 def reset_peak(device: torch.device) -> float:
@@ -150,7 +158,12 @@ def peak(device: torch.device) -> float:
     """Most bytes in use since `reset_peak`; 0 where the system does not tell (macOS)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    return status_bytes("VmHWM")
+
+
+def status_bytes(name: str) -> int:
+    """A figure of /proc/self/status; 0 where the system has none (macOS)."""
     with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
         return int(found[1]) * 1024 if found else 0
     return 0

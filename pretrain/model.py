@@ -3,18 +3,24 @@
 Source: Lan et al., "ALBERT: A Lite BERT" (arXiv 1909.11942), sections 3.1 and 3.2, and google-research/albert `modeling.py`:
 factorised embeddings, layers that share weights, post-LayerNorm, tanh-approximate GELU, masked-LM and sentence-order heads.
 
-Shape suffixes: B sequences, T pieces of a sequence, M masked pieces of the micro-batch, V vocabulary, E embedding size,
+Sequences lie end to end, without padding: every matrix product is over real pieces alone.
+
+Shape suffixes: B sequences, N pieces of all of them, T positions of the longest, M masked pieces, V vocabulary, E embedding size,
 D hidden size, F intermediate (feed-forward) size, H heads, K size of one head.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from pretrain.attention import AttentionDropout, Packing, attend
 from pretrain.config import ModelConfig
-from pretrain.dropout import KeyedDropout
+from pretrain.dropout import keyed_dropout, subkeys
+from pretrain.head import masked_lm_loss
 
 LAYER_NORM_EPS = 1e-12
 EMBEDDING_SITE, ATTENTION_SITE, OUTPUT_SITE, FFN_SITE, SITES_PER_LAYER = 0, 1, 2, 3, 3
@@ -24,14 +30,17 @@ IGNORED_LABEL = -100
 
 
 class MicroBatch(NamedTuple):
-    """What one forward pass needs; int64 unless said otherwise."""
+    """What one forward pass needs: sequences end to end; int64 unless said otherwise."""
 
-    input_ids_BT: Tensor
-    segment_ids_BT: Tensor
-    attention_mask_BT: Tensor | None
-    """bool, True at real pieces; None when no row is padded."""
+    input_ids_N: Tensor
+    segment_ids_N: Tensor
+    position_ids_N: Tensor
+    lengths: tuple[int, ...]
+    """Pieces of each sequence, on the host."""
+    starts_B1: Tensor
+    """int32 (B + 1): the place of each sequence's first piece, and N."""
     mlm_index_M: Tensor
-    """Position of each masked piece in the flattened (B*T) micro-batch."""
+    """Place of each masked piece among the N."""
     mlm_labels_M: Tensor
     sop_labels_B: Tensor
     """1 swapped, 0 in order, -100 none."""
@@ -39,7 +48,7 @@ class MicroBatch(NamedTuple):
     """int32, from `pretrain.dropout.sample_keys`; None where nothing is dropped."""
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(*(None if field is None else field.to(device, non_blocking=True) for field in self))
+        return MicroBatch(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self))
 
 
 class LossSums(NamedTuple):
@@ -66,28 +75,38 @@ class Albert(nn.Module):
         self.sop_head = nn.Linear(config.hidden_size, 2)
 
     def forward(self, batch: MicroBatch) -> LossSums:
-        """Sums of both losses and of correct predictions over the micro-batch."""
-        mlm_logits_MV, sop_logits_B2 = self.logits(batch)
+        """Sums of both losses and of correct predictions over the micro-batch; only a chunk of the masked-LM logits exists at a
+        time."""
+        masked_ME, sop_logits_B2 = self.head_inputs(batch)
+        mlm_loss, mlm_correct = masked_lm_loss(masked_ME, self.embeddings.word.weight, self.mlm_head.bias, batch.mlm_labels_M)
         return LossSums(
-            mlm_loss=F.cross_entropy(mlm_logits_MV.float(), batch.mlm_labels_M, reduction="sum"),
-            mlm_correct=(mlm_logits_MV.argmax(-1) == batch.mlm_labels_M).sum().float(),
+            mlm_loss=mlm_loss,
+            mlm_correct=mlm_correct,
             sop_loss=F.cross_entropy(sop_logits_B2.float(), batch.sop_labels_B, reduction="sum", ignore_index=IGNORED_LABEL),
             sop_correct=(sop_logits_B2.argmax(-1) == batch.sop_labels_B).sum().float(),
         )
 
     def logits(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Masked-LM logits (M, V) at the masked positions only, and sentence-order logits (B, 2)."""
-        hidden_BTD = self.hidden_states(batch)
-        masked_MD = hidden_BTD.flatten(0, 1).index_select(0, batch.mlm_index_M)
-        mlm_logits_MV = self.mlm_head(masked_MD, self.embeddings.word.weight)
-        pooled_BD = torch.tanh(self.pooler(hidden_BTD[:, 0]))
-        return mlm_logits_MV, self.sop_head(pooled_BD)
+        masked_ME, sop_logits_B2 = self.head_inputs(batch)
+        return F.linear(masked_ME, self.embeddings.word.weight, self.mlm_head.bias), sop_logits_B2
+
+    def head_inputs(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """What the decoder sees of the masked pieces (M, E), and sentence-order logits (B, 2)."""
+        hidden_ND = self.hidden_states(batch)
+        masked_ME = self.mlm_head(hidden_ND.index_select(0, batch.mlm_index_M))
+        pooled_BD = torch.tanh(self.pooler(hidden_ND.index_select(0, batch.starts_B1[:-1])))
+        return masked_ME, self.sop_head(pooled_BD)
 
     def hidden_states(self, batch: MicroBatch) -> Tensor:
-        """Output (B, T, D) of the last layer."""
-        mask_B11T = None if batch.attention_mask_BT is None else batch.attention_mask_BT[:, None, None, :]
-        embedded_BTE = self.embeddings(batch.input_ids_BT, batch.segment_ids_BT, batch.dropout_keys_B)
-        return self.encoder(embedded_BTE, mask_B11T, batch.dropout_keys_B)
+        """Output (N, D) of the last layer.
+
+        Raises:
+            ValueError: dropout needs keys, and there are none: no random mask slips in.
+        """
+        if self.training and self.encoder.drops and batch.dropout_keys_B is None:
+            raise ValueError("dropout in training needs MicroBatch.dropout_keys_B (pretrain.dropout.sample_keys)")
+        return self.encoder(self.embeddings(batch), batch)
 
     @torch.no_grad()
     def initialize(self, initializer_range: float, generator: torch.Generator) -> None:
@@ -109,12 +128,43 @@ class Embeddings(nn.Module):
         self.segment = nn.Embedding(2, config.embedding_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.embedding_size)
         self.layer_norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
-        self.dropout = KeyedDropout(config.hidden_dropout)
+        self.dropout = config.hidden_dropout
 
-    def forward(self, input_ids_BT: Tensor, segment_ids_BT: Tensor, keys_B: Tensor | None) -> Tensor:
-        position_ids_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
-        embedded_BTE = self.word(input_ids_BT) + self.segment(segment_ids_BT) + self.position(position_ids_T)
-        return self.dropout(self.layer_norm(embedded_BTE), keys_B, EMBEDDING_SITE)
+    def forward(self, batch: MicroBatch) -> Tensor:
+        embedded_NE = self.word(batch.input_ids_N) + self.segment(batch.segment_ids_N) + self.position(batch.position_ids_N)
+        keys_N = piece_keys(batch, EMBEDDING_SITE) if self.training and self.dropout else None
+        return drop(self.layer_norm(embedded_NE), self.dropout, keys_N)
+
+
+class AttentionWeights(NamedTuple):
+    """Tensors of an attention block as the products take them."""
+
+    qkv: Tensor
+    """(3 D, D): query, key and value in one."""
+    qkv_bias: Tensor
+    output: Tensor
+    output_bias: Tensor
+    norm: Tensor
+    norm_bias: Tensor
+
+
+class FeedForwardWeights(NamedTuple):
+    """Tensors of a feed-forward block as the products take them."""
+
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
+    norm: Tensor
+    norm_bias: Tensor
+
+
+class LayerKeys(NamedTuple):
+    """Keys of a layer's dropout, int32; None where nothing is dropped."""
+
+    attention_B: Tensor | None
+    output_N: Tensor | None
+    ffn_N: Tensor | None
 
 
 class Encoder(nn.Module):
@@ -131,13 +181,83 @@ class Encoder(nn.Module):
         self.ffn_of_layer = block_of_layer(config, shared=config.share in ("all", "ffn"))
         self.attentions = nn.ModuleList(Attention(config) for _ in range(max(self.attention_of_layer) + 1))
         self.ffns = nn.ModuleList(FeedForward(config) for _ in range(max(self.ffn_of_layer) + 1))
+        self.num_heads = config.num_attention_heads
+        self.hidden_dropout, self.attention_dropout = config.hidden_dropout, config.attention_dropout
+        self.finish_layer: Callable[..., Tensor] = finish_layer
+        self.recompute = False
 
-    def forward(self, embedded_BTE: Tensor, mask_B11T: Tensor | None, keys_B: Tensor | None) -> Tensor:
-        hidden_BTD = self.input_projection(embedded_BTE)
+    @property
+    def drops(self) -> bool:
+        return self.hidden_dropout > 0 or self.attention_dropout > 0
+
+    def compile_layer(self) -> None:
+        """Compile what follows the attention of a layer: once, for any number of pieces, for all layers that call it."""
+        self.finish_layer = torch.compile(finish_layer)
+
+    def forward(self, embedded_NE: Tensor, batch: MicroBatch) -> Tensor:
+        hidden_ND = self.input_projection(embedded_NE)
+        packing = Packing(batch.lengths, batch.starts_B1)
+        # cast and joined here, once, and not at each of the L calls
+        attentions, ffns = [block.weights() for block in self.attentions], [block.weights() for block in self.ffns]
         for layer, (attention, ffn) in enumerate(zip(self.attention_of_layer, self.ffn_of_layer, strict=True)):
-            attended_BTD = self.attentions[attention](hidden_BTD, mask_B11T, keys_B, layer)
-            hidden_BTD = self.ffns[ffn](attended_BTD, keys_B, layer)
-        return hidden_BTD
+            arguments = hidden_ND, attentions[attention], ffns[ffn], packing, self.layer_keys(batch, layer)
+            if self.recompute and self.training:
+                hidden_ND = checkpoint(self.run_layer, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden_ND = self.run_layer(*arguments)
+        return hidden_ND
+
+    def run_layer(
+        self, hidden_ND: Tensor, attention: AttentionWeights, ffn: FeedForwardWeights, packing: Packing, keys: LayerKeys
+    ) -> Tensor:
+        qkv_N3HK = F.linear(hidden_ND, attention.qkv, attention.qkv_bias).unflatten(-1, (3, self.num_heads, -1))
+        dropout = AttentionDropout(self.attention_dropout, keys.attention_B) if keys.attention_B is not None else None
+        context_ND = attend(*qkv_N3HK.unbind(1), packing, dropout).flatten(1)
+        for tensor in (hidden_ND, context_ND, keys.output_N, keys.ffn_N):
+            if tensor is not None:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return self.finish_layer(hidden_ND, context_ND, attention, ffn, keys.output_N, keys.ffn_N, self.hidden_dropout)
+
+    def layer_keys(self, batch: MicroBatch, layer: int) -> LayerKeys:
+        first = layer * SITES_PER_LAYER
+        hidden, attention = (self.training and probability > 0 for probability in (self.hidden_dropout, self.attention_dropout))
+        return LayerKeys(
+            attention_B=subkeys(batch.dropout_keys_B, ATTENTION_SITE + first) if attention else None,
+            output_N=piece_keys(batch, OUTPUT_SITE + first) if hidden else None,
+            ffn_N=piece_keys(batch, FFN_SITE + first) if hidden else None,
+        )
+
+
+def finish_layer(
+    hidden_ND: Tensor,
+    context_ND: Tensor,
+    attention: AttentionWeights,
+    ffn: FeedForwardWeights,
+    output_keys_N: Tensor | None,
+    ffn_keys_N: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """What follows the attention: dense, residual, LayerNorm; dense to F, GELU, dense to D, residual, LayerNorm."""
+    attended_ND = drop(F.linear(context_ND, attention.output, attention.output_bias), dropout, output_keys_N)
+    hidden_ND = layer_norm(hidden_ND + attended_ND, attention.norm, attention.norm_bias)
+    inner_NF = F.gelu(F.linear(hidden_ND, ffn.up, ffn.up_bias), approximate="tanh")
+    outer_ND = drop(F.linear(inner_NF, ffn.down, ffn.down_bias), dropout, ffn_keys_N)
+    return layer_norm(hidden_ND + outer_ND, ffn.norm, ffn.norm_bias)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.layer_norm(x, weight.shape, weight, bias, LAYER_NORM_EPS)
+
+
+def drop(x: Tensor, probability: float, keys: Tensor | None) -> Tensor:
+    return x if keys is None else keyed_dropout(x, probability, keys)
+
+
+def piece_keys(batch: MicroBatch, site: int) -> Tensor:
+    """Keys (N,), int32, of every piece at one place of the network."""
+    lengths_B = batch.starts_B1.diff()
+    at_site_N = subkeys(batch.dropout_keys_B, site).repeat_interleave(lengths_B, output_size=len(batch.input_ids_N))
+    return subkeys(at_site_N, batch.position_ids_N)
 
 
 def block_of_layer(config: ModelConfig, *, shared: bool) -> list[int]:
@@ -147,61 +267,50 @@ def block_of_layer(config: ModelConfig, *, shared: bool) -> list[int]:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, residual, LayerNorm."""
+    """Parameters of multi-head self-attention and the LayerNorm behind it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = KeyedDropout(config.attention_dropout)
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = KeyedDropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_BTD: Tensor, mask_B11T: Tensor | None, keys_B: Tensor | None, layer: int) -> Tensor:
-        query_BHTK, key_BHTK, value_BHTK = (self.split_heads(of(hidden_BTD)) for of in (self.query, self.key, self.value))
-        if self.training and self.attention_dropout.probability > 0:
-            weights_BHTT = attention_weights(query_BHTK, key_BHTK, mask_B11T)
-            weights_BHTT = self.attention_dropout(weights_BHTT, keys_B, ATTENTION_SITE + layer * SITES_PER_LAYER)
-            context_BHTK = weights_BHTT @ value_BHTK
-        else:
-            context_BHTK = F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B11T)
-        context_BTD = context_BHTK.transpose(1, 2).flatten(2)
-        dropped_BTD = self.dropout(self.output(context_BTD), keys_B, OUTPUT_SITE + layer * SITES_PER_LAYER)
-        return self.layer_norm(hidden_BTD + dropped_BTD)
-
-    def split_heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-def attention_weights(query_BHTK: Tensor, key_BHTK: Tensor, mask_B11T: Tensor | None) -> Tensor:
-    """Softmax of the scaled products, (B, H, T, T): spelt out where its entries are dropped, for no kernel takes a mask by key."""
-    scores_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * key_BHTK.shape[-1] ** -0.5
-    if mask_B11T is not None:
-        scores_BHTT = scores_BHTT.masked_fill(~mask_B11T, float("-inf"))
-    return scores_BHTT.softmax(-1)
+    def weights(self) -> AttentionWeights:
+        inputs = self.query, self.key, self.value
+        return AttentionWeights(
+            cast(torch.cat([linear.weight for linear in inputs])),
+            cast(torch.cat([linear.bias for linear in inputs])),
+            cast(self.output.weight),
+            cast(self.output.bias),
+            self.layer_norm.weight,
+            self.layer_norm.bias,
+        )
 
 
 class FeedForward(nn.Module):
-    """Dense to F, GELU, dense to D, residual, LayerNorm."""
+    """Parameters of the feed-forward block and the LayerNorm behind it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = KeyedDropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_BTD: Tensor, keys_B: Tensor | None, layer: int) -> Tensor:
-        inner_BTF = F.gelu(self.up(hidden_BTD), approximate="tanh")
-        dropped_BTD = self.dropout(self.down(inner_BTF), keys_B, FFN_SITE + layer * SITES_PER_LAYER)
-        return self.layer_norm(hidden_BTD + dropped_BTD)
+    def weights(self) -> FeedForwardWeights:
+        linears = (cast(tensor) for linear in (self.up, self.down) for tensor in (linear.weight, linear.bias))
+        return FeedForwardWeights(*linears, self.layer_norm.weight, self.layer_norm.bias)
+
+
+def cast(x: Tensor) -> Tensor:
+    """To the dtype of autocast, where that is on."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class MaskedLMHead(nn.Module):
-    """Dense to E, GELU, LayerNorm, then the piece embeddings as decoder, plus a bias for each piece."""
+    """Dense to E, GELU, LayerNorm; the decoder is the piece embeddings, with a bias for each piece (`pretrain/head.py`)."""
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
@@ -209,6 +318,5 @@ class MaskedLMHead(nn.Module):
         self.layer_norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, masked_MD: Tensor, decoder_weight_VE: Tensor) -> Tensor:
-        transformed_ME = self.layer_norm(F.gelu(self.dense(masked_MD), approximate="tanh"))
-        return F.linear(transformed_ME, decoder_weight_VE, self.bias)
+    def forward(self, masked_MD: Tensor) -> Tensor:
+        return self.layer_norm(F.gelu(self.dense(masked_MD), approximate="tanh"))

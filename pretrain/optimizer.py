@@ -1,4 +1,4 @@
-"""LAMB as google-research/albert codes it, and AdamW; both clip by the global norm inside `step`, without a host sync.
+"""LAMB as google-research/albert codes it, and AdamW; both clip by the global norm inside `step`, LAMB without a host sync.
 
 Source of LAMB: You et al. (arXiv 1904.00962), algorithm 2, in the form of google-research/albert `lamb_optimizer.py`: no bias
 correction, no clamp on the trust ratio; LayerNorm and bias tensors get neither weight decay nor trust ratio.
@@ -37,33 +37,29 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-@torch.no_grad()
-def clip_by_global_norm_(grads: list[Tensor], max_norm: float) -> Tensor:
-    """Scale `grads` in place so that their global norm is at most `max_norm`; return the norm before (fp32 scalar, on the device).
-
-    As `tf.clip_by_global_norm`: the factor is max_norm / max(norm, max_norm).
-    """
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    torch._foreach_mul_(grads, max_norm / norm.clamp(min=max_norm))
-    return norm
+def global_norm(tensors: list[Tensor]) -> Tensor:
+    """Norm of all tensors as one vector (scalar on the device)."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
 class ClippingOptimizer(torch.optim.Optimizer):
-    """What both optimizers share: a global clip before the step, no step at all where the gradient is no finite number, and what
+    """What both optimizers share: a global clip within the step, no step at all where the gradient is no finite number, and what
     the metrics say of the last step."""
 
     max_grad_norm: float
     grad_norm: Tensor | None = None
     """Global gradient norm before clipping of the last step; None if an fp16 overflow kept it from being taken."""
 
-    def clip(self) -> Tensor:
-        """Clip all gradients in place, to 0 where their norm is not finite; return whether it is (bool scalar on the device)."""
-        grads = [parameter.grad for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
-        self.grad_norm = clip_by_global_norm_(grads, self.max_grad_norm)
-        finite = self.grad_norm.isfinite()
-        for grad in grads:
-            grad.masked_fill_(~finite, 0.0)
-        return finite
+    def clip_factor(self) -> Tensor:
+        """What gradients are to be multiplied by: max_grad_norm / max(norm, max_grad_norm), as `tf.clip_by_global_norm` has it.
+
+        Scalar on the device; NaN or 0 where the norm, which is kept as `grad_norm`, is no finite number.
+        """
+        self.grad_norm = global_norm(self.grads())
+        return self.max_grad_norm / self.grad_norm.clamp(min=self.max_grad_norm)
+
+    def grads(self) -> list[Tensor]:
+        return [parameter.grad for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
 
     def statistics(self) -> dict[str, float]:
         """Figures of the last step beside the gradient norm; waits for the device."""
@@ -74,6 +70,7 @@ class Lamb(ClippingOptimizer):
     """Per tensor: m, v without bias correction; u = m / (sqrt(v) + eps) + decay * w; w -= lr * (|w| / |u|) * u.
 
     The ratio is 1 where |w| or |u| is 0, and in groups with `adapt` false. State: `exp_avg`, `exp_avg_sq`, like the parameter.
+    `step` uses the gradients up: each is written over by its update.
     """
 
     def __init__(
@@ -88,46 +85,39 @@ class Lamb(ClippingOptimizer):
     ):
         self.max_grad_norm = max_grad_norm
         self.norms: tuple[Tensor, Tensor]
+        self.write_update, self.apply_update = write_update, apply_update
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True})
+
+    def compile(self) -> None:
+        """Make each of the two passes over a tensor one kernel, compiled once for tensors of any size."""
+        self.write_update, self.apply_update = torch.compile(write_update), torch.compile(apply_update)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
         if closure is not None:
             raise ValueError("Lamb.step takes no closure")
-        finite = self.clip()
+        factor = self.clip_factor()
         for group in self.param_groups:
-            self.update(group, finite)
+            self.update(group, factor, self.grad_norm.isfinite())
 
-    def update(self, group: dict[str, Any], finite: Tensor) -> None:
+    def update(self, group: dict[str, Any], factor: Tensor, finite: Tensor) -> None:
         """One step over the tensors of a group that have a gradient; where `finite` is false, all stays bit for bit as it was."""
         weights = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not weights:
             return
         for weight in weights:
-            if not self.state[weight]:
-                self.state[weight] = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
-        grads = [weight.grad for weight in weights]
-        exp_avgs = [self.state[weight]["exp_avg"] for weight in weights]
-        exp_avg_sqs = [self.state[weight]["exp_avg_sq"] for weight in weights]
-        beta1, beta2 = group["betas"]
-
-        torch._foreach_mul_(exp_avgs, torch.where(finite, beta1, 1.0))
-        torch._foreach_add_(exp_avgs, grads, alpha=1 - beta1)
-        torch._foreach_mul_(exp_avg_sqs, torch.where(finite, beta2, 1.0))
-        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
-
-        denominators = torch._foreach_sqrt(exp_avg_sqs)
-        torch._foreach_add_(denominators, group["eps"])
-        updates = torch._foreach_div(exp_avgs, denominators)
-        if group["weight_decay"]:
-            torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
-        step_size = torch.where(finite, group["lr"], 0.0)
+            state = self.state[weight]
+            if not state:
+                state |= {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+            tensors = flat(weight), flat(weight.grad), flat(state["exp_avg"]), flat(state["exp_avg_sq"])
+            self.write_update(*tensors, factor, finite, *group["betas"], group["eps"], group["weight_decay"])
+        updates = [weight.grad for weight in weights]
+        step_sizes = torch.where(finite, group["lr"], 0.0).expand(len(weights))
         if group["adapt"]:
             self.norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
-            torch._foreach_mul_(updates, (trust_ratios(*self.norms) * step_size).unbind())
-        else:
-            torch._foreach_mul_(updates, step_size)
-        torch._foreach_sub_(weights, updates)
+            step_sizes = step_sizes * trust_ratios(*self.norms)
+        for weight, update, step_size in zip(weights, updates, step_sizes.unbind(), strict=True):
+            self.apply_update(flat(weight), flat(update), step_size)
 
     def statistics(self) -> dict[str, float]:
         """Of the tensors that the trust ratio scales: the least, the median and the largest ratio, and the norm of all weights and
@@ -147,6 +137,39 @@ class Lamb(ClippingOptimizer):
         }
 
 
+def flat(tensor: Tensor) -> Tensor:
+    """The tensor as a vector, of any length where it is compiled for."""
+    vector = tensor.view(-1)
+    torch._dynamo.maybe_mark_dynamic(vector, 0)
+    return vector
+
+
+def write_update(
+    weight: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    factor: Tensor,
+    finite: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """Update the moments by the gradient times `factor`, and write u over the gradient: one pass, in place.
+
+    Where `finite` is false the moments stay as they are, and the gradient becomes finite.
+    """
+    clipped = torch.where(finite, grad * factor, 0.0)
+    exp_avg.copy_(torch.where(finite, exp_avg * beta1 + clipped * (1 - beta1), exp_avg))
+    exp_avg_sq.copy_(torch.where(finite, exp_avg_sq * beta2 + clipped * clipped * (1 - beta2), exp_avg_sq))
+    grad.copy_(exp_avg / (exp_avg_sq.sqrt() + eps) + weight_decay * weight)
+
+
+def apply_update(weight: Tensor, update: Tensor, step_size: Tensor) -> None:
+    weight.sub_(step_size * update)
+
+
 def trust_ratios(weight_norms: Tensor, update_norms: Tensor) -> Tensor:
     """|w| / |u| per tensor, 1 where either norm is 0; fp32, on the device."""
     both_positive = (weight_norms > 0) & (update_norms > 0)
@@ -164,5 +187,7 @@ class AdamW(torch.optim.AdamW, ClippingOptimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:
         if closure is not None:
             raise ValueError("AdamW.step takes no closure")
-        if self.clip():
+        factor = self.clip_factor()
+        if self.grad_norm.isfinite():
+            torch._foreach_mul_(self.grads(), factor)
             super().step()

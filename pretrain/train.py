@@ -60,6 +60,9 @@ class Trainer:
         self.train_split = open_split(config.data.path, self.manifest, "train", window=config.data.shuffle_window)
         self.validation_split = open_validation(config.data.path, self.manifest)
         model = Albert(config.model, self.manifest.vocab_size)
+        model.encoder.recompute = config.training.activation_checkpointing
+        if config.training.compile:
+            model.encoder.compile_layer()
         self.engine = Engine(model.to(device), build_optimizer(model, config.optimizer), config)
         self.micro_batch_size = self.choose_micro_batch_size()
         if rank() == 0:
@@ -146,11 +149,11 @@ class Trainer:
     def read_batches(self, samples: np.ndarray, rows: np.ndarray) -> list[MicroBatch]:
         """This rank's micro-batches of a global batch, whose samples (int64) lie in these rows (int64) of the split."""
         training, model = self.config.training, self.config.model
-        lengths = np.array([self.train_split.length(int(row)) for row in rows]) if training.bucket_by_length else None
+        lengths = self.train_split.lengths(rows) if training.bucket_by_length else None
         drops = model.hidden_dropout > 0 or model.attention_dropout > 0
         return [
             collate(
-                [self.train_split.row(int(row)) for row in rows[places]],
+                self.train_split.read(rows[places]),
                 sample_keys(samples[places], training.seed, self.state.progress.step) if drops else None,
             )
             for places in cut_batch(len(rows), world_size(), self.micro_batch_size, lengths)[rank()]

@@ -17,7 +17,7 @@ model: {embedding_size: 16, hidden_size: 32, num_hidden_layers: 2, num_attention
         max_position_embeddings: 32, hidden_dropout: 0.1, attention_dropout: 0.1}
 optimizer: {lr: 0.01}
 schedule: {warmup_steps: 2, total_steps: 20}
-training: {steps: 10, global_batch_size: 8, micro_batch_size: 2, validate_every_n_steps: 5}
+training: {steps: 10, global_batch_size: 8, micro_batch_size: 2, compile: false, validate_every_n_steps: 5}
 precision: {dtype: fp32, device: cpu}
 checkpoint: {every_n_steps: 5, keep_last: 2}
 logging: {every_n_steps: 1, wandb: disabled}

@@ -87,45 +87,40 @@ def test_rank_slices_cover_the_batch_once_and_evenly(size, world):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_rows_are_read_only_views_across_record_batches(split):
+def test_instances_are_read_only_views_across_record_batches(split):
     assert len(split) == 2100
-    for index in (0, 1023, 1024, 2047, 2048, 2099):  # record batches hold 1,024 rows
-        row = split.row(index)
-        assert not row["input_ids"].flags.owndata
-        assert not row["input_ids"].flags.writeable
-        assert row["input_ids"].dtype == np.uint16
-        assert row["input_ids"][0] == CLS_ID
-        assert row["input_ids"][-1] == SEP_ID
-        assert len(row["mlm_positions"]) == len(row["mlm_labels"]) == (8 if index % 8 < 4 else 1)
+    rows = np.array([2099, 0, 1023, 1024, 2047, 2048])  # record batches hold 1,024 rows
+    for row, instance in zip(rows, split.read(rows), strict=True):
+        ids = instance.input_ids
+        assert not ids.flags.owndata
+        assert not ids.flags.writeable
+        assert ids.dtype == np.uint16
+        assert (ids[0], ids[-1]) == (CLS_ID, SEP_ID)
+        assert len(instance.mlm_positions) == len(instance.mlm_labels) == (8 if row % 8 < 4 else 1)
+    assert split.lengths(rows).tolist() == [len(instance.input_ids) for instance in split.read(rows)]
 
 
 def test_collate_keeps_every_piece_segment_and_masked_position(split):
-    rows = [split.row(index) for index in (0, 5, 2)]
-    batch = collate(rows)
-    longest = max(len(row["input_ids"]) for row in rows)
-    assert batch.input_ids_BT.shape == (3, longest)
-    for number, row in enumerate(rows):
-        length, border = len(row["input_ids"]), int(row["segment_b_start"])
-        assert batch.input_ids_BT[number, :length].tolist() == row["input_ids"].tolist()
-        assert not batch.input_ids_BT[number, length:].any()
-        assert batch.attention_mask_BT[number].tolist() == [True] * length + [False] * (longest - length)
-        expected = [0] * border + [1] * (length - border) if border else [0] * length
-        assert batch.segment_ids_BT[number].tolist() == expected + [0] * (longest - length)
-        if border:  # token type 0 through the first [SEP]
-            assert row["input_ids"][border - 1] == SEP_ID
-    positions = [number * longest + int(place) for number, row in enumerate(rows) for place in row["mlm_positions"]]
-    assert batch.mlm_index_M.tolist() == positions
-    assert batch.mlm_labels_M.tolist() == [int(label) for row in rows for label in row["mlm_labels"]]
-    assert batch.sop_labels_B.tolist() == [int(row["sentence_order_label"]) for row in rows]
-    assert batch.sop_labels_B.dtype == torch.int64
-
-
-def test_a_batch_without_padding_needs_no_mask(split):
-    assert collate([split.row(0), split.row(1)]).attention_mask_BT is None
+    instances = split.read(np.array([0, 5, 2]))
+    batch = collate(instances)
+    assert batch.lengths == tuple(len(instance.input_ids) for instance in instances)
+    assert batch.starts_B1.tolist() == [0, *np.cumsum(batch.lengths)]
+    parts = zip(*(x.split(batch.lengths) for x in (batch.input_ids_N, batch.segment_ids_N, batch.position_ids_N)), strict=True)
+    for instance, (ids, segments, positions) in zip(instances, parts, strict=True):
+        assert ids.tolist() == instance.input_ids.tolist()
+        assert positions.tolist() == list(range(len(ids)))
+        border = int(instance.segment_b_start) or len(ids)
+        assert segments.tolist() == [0] * border + [1] * (len(ids) - border)
+        assert ids[border - 1] == SEP_ID  # token type 0 through the first [SEP]
+    places = [start + place for start, one in zip(batch.starts_B1.tolist(), instances, strict=False) for place in one.mlm_positions]
+    assert batch.mlm_index_M.tolist() == places
+    assert batch.mlm_labels_M.tolist() == [label for instance in instances for label in instance.mlm_labels]
+    assert batch.sop_labels_B.tolist() == [instance.sentence_order_label for instance in instances]
+    assert {field.dtype for field in batch if isinstance(field, torch.Tensor)} == {torch.int64, torch.int32}
 
 
 def test_micro_batches_cover_the_rows_in_order(split):
-    sizes = [len(batch.input_ids_BT) for batch in micro_batches(split, np.arange(7), 3)]
+    sizes = [len(batch.lengths) for batch in micro_batches(split, np.arange(7), 3)]
     assert sizes == [3, 3, 1]
 
 

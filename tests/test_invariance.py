@@ -15,7 +15,7 @@ from data_prep.schema import read_manifest
 from pretrain.config import ModelConfig
 from pretrain.cut import cut_batch, rank_slice
 from pretrain.data import collate, micro_batches, open_split
-from pretrain.dropout import keyed_dropout, position_keys, sample_keys
+from pretrain.dropout import keyed_dropout, sample_keys, subkeys
 from pretrain.evaluate import batch_counts
 from pretrain.model import Albert
 from pretrain.sample_order import sample_rows
@@ -132,7 +132,7 @@ def test_buckets_pad_less_and_deal_pieces_evenly():
 
 def test_dropout_drops_the_asked_share_evenly_over_positions_and_channels_and_scales_the_rest():
     x = torch.ones(16, 64, 96)
-    dropped = keyed_dropout(x, 0.1, position_keys(sample_keys(np.arange(16), 0, 1), 3, 64))
+    dropped = keyed_dropout(x, 0.1, subkeys(sample_keys(np.arange(16), 0, 1)[:, None], torch.arange(64)))
     gone = (dropped == 0).double()
     assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.9])
     # five standard deviations of a fair draw, for the whole and for each slice
@@ -145,7 +145,7 @@ def test_dropout_drops_the_asked_share_evenly_over_positions_and_channels_and_sc
 
 def test_dropout_masks_differ_by_seed_step_sample_and_site():
     def mask(samples=0, seed=0, step=0, site=0):
-        keys = position_keys(sample_keys(np.array([samples]), seed, step), site, 32)
+        keys = subkeys(subkeys(sample_keys(np.array([samples]), seed, step), site)[:, None], torch.arange(32))
         return keyed_dropout(torch.ones(1, 32, 64), 0.5, keys) == 0
 
     first = mask()
@@ -158,21 +158,20 @@ def test_dropout_masks_differ_by_seed_step_sample_and_site():
 @pytest.mark.parametrize(
     "dropout", [{"hidden_dropout": 0.3, "attention_dropout": 0.0}, {"hidden_dropout": 0.0, "attention_dropout": 0.3}]
 )
-def test_a_sample_drops_the_same_alone_and_padded_among_others(dropout, synthetic):
+def test_a_sample_drops_the_same_alone_and_among_others(dropout, synthetic):
     split = open_split(synthetic, read_manifest(synthetic), "train")
     model = Albert(ModelConfig(**small_model(**dropout)), VOCAB_SIZE)
     model.initialize(0.2, torch.Generator().manual_seed(0))
     keys = sample_keys(np.arange(6), 0, 0)
-    rows = [split.row(row) for row in (5, 0, 1, 6, 2, 7)]  # short ones among long ones
-    together = model.hidden_states(collate(rows, keys))
-    alone = model.hidden_states(collate(rows[:1], keys[:1]))
-    length = alone.shape[1]
-    assert length < together.shape[1]
-    torch.testing.assert_close(together[:1, :length], alone, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(alone, model.eval().hidden_states(collate(rows[:1])), atol=1e-2)  # and something was dropped
+    instances = split.read(np.array([0, 5, 1, 6, 2, 7]))  # short ones among long ones
+    together = model.hidden_states(collate(instances, keys)).split([len(instance.input_ids) for instance in instances])
+    alone = model.hidden_states(collate(instances[1:2], keys[1:2]))
+    assert len(alone) < len(together[0])
+    torch.testing.assert_close(together[1], alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(alone, model.eval().hidden_states(collate(instances[1:2])), atol=1e-2)  # and something was dropped
 
 
 def test_dropout_without_keys_is_an_error_and_not_a_random_mask(synthetic):
     split = open_split(synthetic, read_manifest(synthetic), "train")
     with pytest.raises(ValueError, match="dropout_keys_B"):
-        Albert(ModelConfig(**small_model()), VOCAB_SIZE)(collate([split.row(0)]))
+        Albert(ModelConfig(**small_model()), VOCAB_SIZE)(collate(split.read(np.array([0]))))

@@ -121,7 +121,7 @@ def float64_gradients(data, weights, step) -> dict[str, np.ndarray]:
     """Gradients of the mean losses over the whole batch of a step (from 1), computed in float64."""
     split = open_split(data, read_manifest(data), "train")
     rows = sample_rows((step - 1) * BATCH + np.arange(BATCH), split.shard_rows, 0, 8)
-    batch = collate([split.row(int(row)) for row in rows])
+    batch = collate(split.read(rows))
     model = Albert(
         ModelConfig(**yaml.safe_load(CONFIG)["model"] | {"hidden_dropout": 0, "attention_dropout": 0}), VOCAB_SIZE
     ).double()

@@ -34,7 +34,7 @@ def test_trying_leaves_no_trace_in_the_run(launch, tmp_path):
     assert ours == theirs
 
 
-# three tensors of 32 x 4,096 floats in each of 12 layers: 19 MB an instance, 4.8 GB for 256
+# some three tensors of 32 x 4,096 floats in each of 12 layers: near 15 MB an instance, 4 GB for 256
 LARGE = ["--model.intermediate_size", 4096, "--model.num_hidden_layers", 12, "--training.global_batch_size", 256]
 LARGE += ["--model.hidden_dropout", 0, "--model.attention_dropout", 0]
 

@@ -4,12 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch.nn.utils.rnn import pad_sequence
 
 from pretrain.config import ModelConfig
+from pretrain.data import Instance, collate
 from pretrain.hf_weights import hf_config, load_hf_weights, to_hf_weights
 from pretrain.model import Albert, MicroBatch
 from tokenizer.errors import UserError
@@ -41,24 +44,30 @@ def make_model(config: ModelConfig, vocab_size: int = 50) -> Albert:
     return model
 
 
-def make_batch(config: ModelConfig, vocab_size: int = 50, *, padded: bool) -> MicroBatch:
-    generator = torch.Generator().manual_seed(2)
-    rows, length = 3, min(24, config.max_position_embeddings)
-    ids = torch.randint(5, vocab_size, (rows, length), generator=generator)
-    real = torch.ones(rows, length, dtype=torch.bool)
-    if padded:
-        real[1, length // 2 :] = False
-        real[2, length - 3 :] = False
-        ids[~real] = PAD_ID
-    segments = (torch.arange(length) >= 5).long().expand(rows, -1) * real
-    return MicroBatch(
-        input_ids_BT=ids,
-        segment_ids_BT=segments,
-        attention_mask_BT=real if padded else None,
-        mlm_index_M=torch.tensor([1, 4, length + 2, 2 * length + 3]),
-        mlm_labels_M=torch.tensor([7, 8, 9, 10]),
-        sop_labels_B=torch.tensor([0, 1, -100]),
+def make_batch(vocab_size: int = 50, *, uneven: bool = True) -> MicroBatch:
+    """Three sequences, all of 24 pieces or of 24, 12 and 21; four masked pieces, two order labels."""
+    generator = np.random.default_rng(2)
+    return collate(
+        [
+            Instance(generator.integers(5, vocab_size, length), 5, order, np.array(masked), 7 + np.array(masked))
+            for length, order, masked in ((24, 0, [1, 4]), (12 if uneven else 24, 1, [2]), (21 if uneven else 24, -100, [3]))
+        ]
     )
+
+
+def padded(batch: MicroBatch) -> dict[str, torch.Tensor]:
+    """The same sequences as Hugging Face takes them, with the masked pieces as `labels`."""
+    labels = torch.full_like(batch.input_ids_N, -100).index_copy(0, batch.mlm_index_M, batch.mlm_labels_M)
+    fields = {
+        "input_ids": (batch.input_ids_N, PAD_ID),
+        "attention_mask": (torch.ones_like(batch.input_ids_N), 0),
+        "token_type_ids": (batch.segment_ids_N, 0),
+        "labels": (labels, -100),
+    }
+    return {
+        name: pad_sequence(values.split(batch.lengths), batch_first=True, padding_value=value)
+        for name, (values, value) in fields.items()
+    }
 
 
 def hugging_face(model: Albert, config: ModelConfig, folder: Path, vocab_size: int = 50):
@@ -90,31 +99,32 @@ def test_presets_have_the_published_parameter_counts(size, version, encoder, wit
     assert (config.hidden_dropout, config.attention_dropout) == (dropout, dropout)
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_logits_of_scaled_down_presets_equal_hugging_face(preset, padded, tmp_path):
+def test_logits_of_scaled_down_presets_equal_hugging_face(preset, uneven, tmp_path):
     config = preset_model(preset)
     config = replace(config, hidden_size=8 * config.num_attention_heads, intermediate_size=32 * config.num_attention_heads)
     config = replace(config, embedding_size=16, num_hidden_layers=3, max_position_embeddings=40)
-    compare_logits(config, tmp_path, padded=padded)
+    compare_logits(config, tmp_path, uneven=uneven)
 
 
 @pytest.mark.parametrize(("share", "groups"), SHARING)
 def test_logits_of_every_way_of_sharing_equal_hugging_face(share, groups, tmp_path):
-    compare_logits(replace(TINY, share=share, num_hidden_groups=groups), tmp_path, padded=True)
+    compare_logits(replace(TINY, share=share, num_hidden_groups=groups), tmp_path, uneven=True)
 
 
-def compare_logits(config: ModelConfig, folder: Path, *, padded: bool) -> None:
+def compare_logits(config: ModelConfig, folder: Path, *, uneven: bool) -> None:
     model = make_model(config)
     theirs, info = hugging_face(model, config, folder)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    batch = make_batch(config, padded=padded)
+    batch = make_batch(uneven=uneven)
     with torch.no_grad():
         mlm_logits, sop_logits = model.logits(batch)
-        mask = None if batch.attention_mask_BT is None else batch.attention_mask_BT.long()
-        output = theirs.eval()(batch.input_ids_BT, attention_mask=mask, token_type_ids=batch.segment_ids_BT)
-    expected = output.prediction_logits.flatten(0, 1)[batch.mlm_index_M]
+        inputs = padded(batch)
+        labels = inputs.pop("labels")
+        output = theirs.eval()(**inputs)
+    expected = output.prediction_logits[labels != -100]
     assert expected.std() > 0.1  # logits that do not differ would prove nothing
     # fp32, a few hundred terms a sum: the error of a reordered sum is a few 1e-7 of logits of size 1 to 10
     torch.testing.assert_close(mlm_logits, expected, atol=1e-5, rtol=1e-5)
@@ -124,18 +134,10 @@ def compare_logits(config: ModelConfig, folder: Path, *, padded: bool) -> None:
 def test_loss_sums_equal_hugging_face_losses(tmp_path):
     model = make_model(TINY)
     theirs, _ = hugging_face(model, TINY, tmp_path)
-    batch = make_batch(TINY, padded=True)._replace(sop_labels_B=torch.tensor([0, 1, 1]))
-    labels = torch.full(batch.input_ids_BT.shape, -100)
-    labels.view(-1)[batch.mlm_index_M] = batch.mlm_labels_M
+    batch = make_batch()._replace(sop_labels_B=torch.tensor([0, 1, 1]))
     with torch.no_grad():
         sums = model(batch)
-        output = theirs.eval()(
-            batch.input_ids_BT,
-            attention_mask=batch.attention_mask_BT.long(),
-            token_type_ids=batch.segment_ids_BT,
-            labels=labels,
-            sentence_order_label=batch.sop_labels_B,
-        )
+        output = theirs.eval()(**padded(batch), sentence_order_label=batch.sop_labels_B)
     torch.testing.assert_close(sums.mlm_loss / 4 + sums.sop_loss / 3, output.loss, atol=1e-5, rtol=1e-5)
 
 
@@ -178,15 +180,11 @@ def test_initial_weights_are_a_truncated_normal_with_zero_biases():
     assert words.std().item() == pytest.approx(0.880 * 0.02, rel=0.015)
 
 
-def test_padding_does_not_change_a_row():
+def test_a_sequence_does_not_see_its_neighbours():
     model = make_model(TINY)
-    padded = make_batch(TINY, padded=True)
-    length = int(padded.attention_mask_BT[1].sum())
+    batch = make_batch()
+    (_, ids, _), (_, segments, _) = (values.split(batch.lengths) for values in (batch.input_ids_N, batch.segment_ids_N))
+    instance = Instance(ids.numpy(), int((segments == 0).sum()), 0, np.array([0]), np.array([0]))
     with torch.no_grad():
-        row = padded._replace(
-            input_ids_BT=padded.input_ids_BT[1:2, :length],
-            segment_ids_BT=padded.segment_ids_BT[1:2, :length],
-            attention_mask_BT=None,
-        )
-        alone, together = model.hidden_states(row), model.hidden_states(padded)
-    torch.testing.assert_close(together[1:2, :length], alone, atol=1e-5, rtol=1e-5)
+        alone, together = model.hidden_states(collate([instance])), model.hidden_states(batch)
+    torch.testing.assert_close(together[24:36], alone, atol=1e-5, rtol=1e-5)

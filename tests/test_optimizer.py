@@ -6,7 +6,7 @@ import torch
 
 from pretrain.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from pretrain.model import Albert
-from pretrain.optimizer import build_optimizer, clip_by_global_norm_, set_lr
+from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.schedule import lr_at
 
 CONFIG = OptimizerConfig(lr=0.01)
@@ -61,13 +61,16 @@ def lamb_reference(weights: dict[str, np.ndarray], steps: int, lrs: list[float],
     return weights
 
 
-def test_lamb_equals_a_float64_restatement_over_50_steps():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_lamb_equals_a_float64_restatement_over_50_steps(compiled):
     model, steps = Toy(), 50
     schedule = ScheduleConfig(warmup_steps=10, total_steps=60)
     lrs = [lr_at(step, peak_lr=CONFIG.lr, schedule=schedule) for step in range(steps)]
     expected = {name: p.detach().double().numpy().copy() for name, p in model.named_parameters()}
     expected = lamb_reference(expected, steps, lrs, CONFIG)
     optimizer = build_optimizer(model, CONFIG)
+    if compiled:
+        optimizer.compile()
     for step in range(steps):
         for name, parameter in model.named_parameters():
             parameter.grad = torch.from_numpy(gradients(step)[name]).float()
@@ -101,11 +104,13 @@ def test_layer_norm_and_bias_tensors_of_the_model_are_excluded_and_nothing_else(
 
 
 @pytest.mark.parametrize("scale", [0.001, 100.0])
-def test_clip_scales_by_the_global_norm_and_returns_the_norm_before(scale):
-    grads = [scale * torch.ones(3, 4), scale * torch.ones(4)]
-    norm = clip_by_global_norm_(grads, 1.0)
-    assert norm.item() == pytest.approx(scale * 4)
-    assert torch.cat([grad.flatten() for grad in grads]).norm().item() == pytest.approx(min(scale * 4, 1.0))
+def test_the_clip_is_by_the_global_norm_before(scale):
+    model = torch.nn.Linear(4, 3)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, scale)
+    optimizer = build_optimizer(model, CONFIG)
+    assert optimizer.clip_factor().item() == pytest.approx(1.0 if scale < 1 else 1 / (scale * 15**0.5))
+    assert optimizer.grad_norm.item() == pytest.approx(scale * 15**0.5)
 
 
 def test_adamw_clips_and_then_does_what_torch_does():

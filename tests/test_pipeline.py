@@ -11,8 +11,8 @@ import torch
 from data_prep.schema import read_manifest
 from pretrain.checkpoint import load_weights
 from pretrain.config import load_config
-from pretrain.data import open_split
-from pretrain.model import Albert, MicroBatch
+from pretrain.data import collate, open_split
+from pretrain.model import Albert
 from tokenizer.corpus import read_documents
 from tokenizer.encoder import Encoder
 
@@ -75,16 +75,11 @@ def test_logits_of_the_export_equal_ours_on_held_out_text(work):
     theirs = transformers.AlbertForPreTraining.from_pretrained(work / "hf").eval()
     split = open_split(work / "data", manifest, "validation")
     for index in range(5):
-        row = split.row(index)
-        ids = torch.from_numpy(row["input_ids"].astype(np.int64))[None]
-        segments = torch.zeros_like(ids)
-        if row["segment_b_start"]:
-            segments[:, row["segment_b_start"] :] = 1
-        positions = torch.from_numpy(row["mlm_positions"].astype(np.int64))
+        batch = collate(split.read(np.array([index])))
         with torch.no_grad():
-            mlm_logits, sop_logits = model.logits(MicroBatch(ids, segments, None, positions, positions, torch.zeros(1)))
-            output = theirs(ids, token_type_ids=segments)
-        torch.testing.assert_close(mlm_logits, output.prediction_logits[0, positions], atol=1e-5, rtol=1e-5)
+            mlm_logits, sop_logits = model.logits(batch)
+            output = theirs(batch.input_ids_N[None], token_type_ids=batch.segment_ids_N[None])
+        torch.testing.assert_close(mlm_logits, output.prediction_logits[0, batch.mlm_index_M], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(sop_logits, output.sop_logits, atol=1e-5, rtol=1e-5)
 
 

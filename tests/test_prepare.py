@@ -239,8 +239,9 @@ def test_compressed_shards_hold_the_same_rows(tmp_path, corpus, tokenizer, data)
     assert read(tmp_path / "zstd").equals(read(data))
     assert (tmp_path / "zstd" / "train-00000.arrow").stat().st_size < 0.9 * (data / "train-00000.arrow").stat().st_size
     packed, plain = (open_split(folder, read_manifest(folder), "train") for folder in (tmp_path / "zstd", data))
-    for row in (0, 1023, 1024, len(plain) - 1):
-        assert packed.row(row)["input_ids"].tolist() == plain.row(row)["input_ids"].tolist()
+    rows = np.array([0, 1023, 1024, len(plain) - 1])
+    ours, theirs = ([instance.input_ids.tolist() for instance in split.read(rows)] for split in (packed, plain))
+    assert ours == theirs
 
 
 GOLDEN_TEXT = """a cab fed a deaf bee. dad had a bad cafe! he bade me add.

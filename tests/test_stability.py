@@ -42,8 +42,8 @@ def bad_rows(data: Path, num_steps: int, after: int = BAD_STEP) -> str:
     split, bad = open_split(data, read_manifest(data), "train"), []
     for step in range(after, after + num_steps):
         rows = sample_rows(step * 8 + np.arange(8), split.shard_rows, seed=0, window=8)
-        longest = max(rows, key=lambda row: split.length(int(row)))
-        bad.append(split.row(int(longest))["input_ids"].tolist())
+        (longest,) = split.read(rows[[split.lengths(rows).argmax()]])
+        bad.append(longest.input_ids.tolist())
     return json.dumps(bad)
 
 
