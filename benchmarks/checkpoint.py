@@ -17,6 +17,7 @@ import torch
 from pretrain.checkpoint import snapshot, write_checkpoint
 from pretrain.checkpoint_writer import CheckpointWriter
 from pretrain.config import load_config
+from pretrain.micro_batch import full_batch
 from pretrain.model import Albert, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 
@@ -40,7 +41,7 @@ def measure(size: str, length: int, repeats: int, folder: Path) -> None:
     model.initialize(0.02, torch.Generator().manual_seed(0))
     optimizer = build_optimizer(model, config.optimizer)
     set_lr(optimizer, 1e-4)
-    batch = make_batch(length)
+    batch = full_batch(BATCH, length, max(1, round(0.15 * length)))
     train_step(model, optimizer, batch)
     writer = CheckpointWriter(folder, keep_last=1)
     times: dict[str, list[float]] = {name: [] for name in ("waits", "held up", "writes beside", "step alone", "step with a write")}
@@ -57,18 +58,6 @@ def measure(size: str, length: int, repeats: int, folder: Path) -> None:
     for name, measured in times.items():
         print(f"  {name:<20} {statistics.median(measured):.3f} s")
     print(f"  ratio waits / held up {statistics.median(times['waits']) / statistics.median(times['held up']):.1f}")
-
-
-def make_batch(length: int) -> MicroBatch:
-    generator, num_masked = torch.Generator().manual_seed(0), max(1, round(0.15 * BATCH * length))
-    return MicroBatch(
-        input_ids_BT=torch.randint(13, VOCAB_SIZE, (BATCH, length), generator=generator),
-        segment_ids_BT=torch.zeros((BATCH, length), dtype=torch.int64),
-        attention_mask_BT=None,
-        mlm_index_M=torch.arange(num_masked),
-        mlm_labels_M=torch.randint(13, VOCAB_SIZE, (num_masked,), generator=generator),
-        sop_labels_B=torch.zeros(BATCH, dtype=torch.int64),
-    )
 
 
 def train_step(model: Albert, optimizer: torch.optim.Optimizer, batch: MicroBatch) -> None:

@@ -14,11 +14,11 @@ from pretrain.model import IGNORED_LABEL, LossSums, MicroBatch
 
 
 def batch_counts(batches: list[MicroBatch]) -> Tensor:
-    """Masked pieces, labelled pairs and real pieces of some micro-batches: float64 (3,) on the CPU."""
-    counts = torch.zeros(3, dtype=torch.float64)
+    """Masked pieces and labelled pairs of some micro-batches: float64 (2,) on the CPU."""
+    counts = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
         labelled = (batch.sop_labels_B != IGNORED_LABEL).sum()
-        counts += torch.tensor([len(batch.mlm_labels_M), labelled, len(batch.input_ids_N)], dtype=torch.float64)
+        counts += torch.tensor([len(batch.mlm_labels_M), labelled], dtype=torch.float64)
     return counts
 
 
@@ -45,11 +45,11 @@ def validate(engine: Engine, split: Split, *, micro_batch_size: int, max_instanc
     """Means over at most `max_instances` evenly spaced held-out instances, cut over the ranks, dropout off."""
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), max_instances)).astype(np.int64))
     mine = rank_slice(chosen, rank(), world_size())
-    totals = torch.zeros(7, dtype=torch.float64)
+    totals = torch.zeros(6, dtype=torch.float64)
     engine.model.eval()
     for batch in micro_batches(split, mine, micro_batch_size):
         totals += torch.cat([sum_losses([engine.forward(batch.to(device))]).cpu(), batch_counts([batch])])
     engine.model.train()
     sum_over_ranks(totals)
-    masked, labelled, _ = totals[4:].tolist()
+    masked, labelled = totals[4:].tolist()
     return mean_metrics(totals[:4], masked, labelled) | {"instances": len(chosen)}

@@ -131,7 +131,7 @@ def print_record(record: dict[str, Any]) -> None:
         text = (
             f"step {record['step']}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  mlm {record['mlm_loss']:.4f}"
             f"  sop acc {number(record['sop_accuracy'], '.3f')}  lr {record['lr']:.2e}  grad {number(record['grad_norm'], '.2f')}"
-            f"  {record['tokens_per_second']:,.0f} tokens/s  ETA {format_seconds(record['eta_seconds'])}"
+            f"  {record['tokens_per_second']:,.0f} tokens/s  MFU {record['mfu']:.0%}  ETA {format_seconds(record['eta_seconds'])}"
         )
     elif record["event"] == "checkpoint":
         return
@@ -158,21 +158,33 @@ def format_seconds(seconds: float) -> str:
 
 
 class Throughput:
-    """Real pieces a second since the last reading; padding is not counted."""
+    """Speed since the last reading."""
 
-    def __init__(self) -> None:
+    def __init__(self, peak_flops: float):
+        """peak_flops: FLOP/s of all devices together."""
+        self.peak_flops = peak_flops
         self.restart()
 
     def restart(self) -> None:
-        self.began, self.pieces, self.steps = time.perf_counter(), 0.0, 0
+        self.began, self.pieces, self.flops, self.waited, self.steps = time.perf_counter(), 0.0, 0.0, 0.0, 0
 
-    def add(self, pieces: float) -> None:
+    def add(self, pieces: float, flops: float, waited: float) -> None:
+        """A step over so many real pieces and model FLOPs, of all ranks; seconds that this rank waited for its data."""
         self.pieces += pieces
+        self.flops += flops
+        self.waited += waited
         self.steps += 1
 
-    def read(self) -> tuple[float, float]:
-        """(pieces a second, seconds a step) since the last reading."""
+    def read(self) -> dict[str, float]:
+        """Real pieces a second (padding is not counted), seconds a step, model FLOP/s and their share of the peak (MFU), and the
+        share of the time that was spent waiting for data."""
         elapsed = max(time.perf_counter() - self.began, 1e-9)
-        rates = self.pieces / elapsed, elapsed / max(self.steps, 1)
+        figures = {
+            "tokens_per_second": self.pieces / elapsed,
+            "seconds_per_step": elapsed / max(self.steps, 1),
+            "model_flops_per_second": self.flops / elapsed,
+            "mfu": self.flops / elapsed / self.peak_flops,
+            "data_wait": self.waited / elapsed,
+        }
         self.restart()
-        return rates
+        return figures

@@ -133,13 +133,17 @@ def try_size(engine: Engine, manifest: Manifest, device: torch.device, size: int
 def fullest_batch(manifest: Manifest, size: int) -> MicroBatch:
     """`size` instances of the greatest length with the most masked pieces."""
     length = manifest.max_seq_length
-    most_masked = min(length, int(manifest.options.get("max_predictions") or math.ceil(0.15 * length)))
+    return full_batch(size, length, min(length, int(manifest.options.get("max_predictions") or math.ceil(0.15 * length))))
+
+
+def full_batch(size: int, length: int, num_masked: int) -> MicroBatch:
+    """`size` instances of `length` pieces, `num_masked` of each masked."""
     instance = Instance(
         input_ids=np.full(length, FIRST_ORDINARY_ID),
         segment_b_start=length // 2,
         sentence_order_label=0,
-        mlm_positions=np.arange(most_masked),
-        mlm_labels=np.full(most_masked, FIRST_ORDINARY_ID),
+        mlm_positions=np.arange(num_masked),
+        mlm_labels=np.full(num_masked, FIRST_ORDINARY_ID),
     )
     return collate([instance] * size, torch.arange(size, dtype=torch.int32))
 

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 
 from data_prep.schema import Manifest, read_manifest
+from pretrain.compilation import check_compiler, compile_seconds, compiled_graphs
 from pretrain.config import RunConfig, data_faults, load_config
-from pretrain.cut import cut_batch
-from pretrain.data import Split, collate, open_split
+from pretrain.data import Split, open_split
 from pretrain.distributed import rank, sum_over_ranks, world_size
-from pretrain.dropout import sample_keys
 from pretrain.engine import Engine, choose_device, start_deepspeed
 from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
+from pretrain.flops import peak_flops, step_flops
+from pretrain.loader import GlobalBatch, Loader
 from pretrain.metrics import MetricsLog, Throughput
 from pretrain.micro_batch import settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.report import Diagnosis, Preempted
 from pretrain.run_state import RunState
-from pretrain.sample_order import sample_rows
 from pretrain.schedule import lr_at
 from pretrain.watch import diagnosis
 from tokenizer.errors import UserError
@@ -60,11 +60,15 @@ class Trainer:
         self.train_split = open_split(config.data.path, self.manifest, "train", window=config.data.shuffle_window)
         self.validation_split = open_validation(config.data.path, self.manifest)
         model = Albert(config.model, self.manifest.vocab_size)
+        optimizer = build_optimizer(model.to(device), config.optimizer)
         model.encoder.recompute = config.training.activation_checkpointing
         if config.training.compile:
+            check_compiler(device)
             model.encoder.compile_layer()
-        self.engine = Engine(model.to(device), build_optimizer(model, config.optimizer), config)
+            optimizer.compile()
+        self.engine = Engine(model, optimizer, config)
         self.micro_batch_size = self.choose_micro_batch_size()
+        self.loader = Loader(self.train_split, config, self.micro_batch_size, device)
         if rank() == 0:
             print(describe_cut(config.training.global_batch_size, world_size(), self.micro_batch_size), flush=True)
         self.stop_signal = False
@@ -84,6 +88,7 @@ class Trainer:
         try:
             self.loop()
         finally:
+            self.loader.close()
             self.state.writer.close()
             if self.log:
                 self.log.close()
@@ -93,7 +98,7 @@ class Trainer:
     def loop(self) -> None:
         """A step; go back? log? validate? save? until the steps are done."""
         config = self.config
-        throughput = Throughput()
+        throughput = Throughput(world_size() * peak_flops(self.device, config.precision.dtype))
         self.engine.model.train()
         if not self.resumed:
             self.validate()
@@ -129,15 +134,15 @@ class Trainer:
         lr = progress.lr_factor() * lr_at(progress.step, peak_lr=config.optimizer.lr, schedule=config.schedule)
         set_lr(self.engine.optimizer, lr)
         samples = progress.samples(config.training.global_batch_size)
-        rows = sample_rows(samples, self.train_split.shard_rows, config.training.seed, config.data.shuffle_window)
-        batches = self.read_batches(samples, rows)
-        masked, labelled, pieces = self.agree_on(batches)
+        waited, (rows, lengths, batches) = self.read_batch(samples)
+        masked, labelled = self.agree_on(batches)
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
         self.mark_infinite_loss(sums)
         scale = self.engine.grad_scaler.get_scale() if self.engine.grad_scaler else 1.0
         applied = self.engine.step()
         progress.count_step(len(samples), applied=applied)
-        throughput.add(pieces)
+        flops = step_flops(config.model, self.manifest.vocab_size, lengths, masked)
+        throughput.add(float(lengths.sum()), flops, waited)
         if applied and not wants_record:
             return None
         means = mean_metrics(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled)
@@ -146,21 +151,16 @@ class Trainer:
         data = {"samples": [int(samples[0]), int(samples[-1]) + 1], "rows_crc32": zlib.crc32(rows.tobytes())}
         return self.record(means | {"lr": lr} | data, throughput)
 
-    def read_batches(self, samples: np.ndarray, rows: np.ndarray) -> list[MicroBatch]:
-        """This rank's micro-batches of a global batch, whose samples (int64) lie in these rows (int64) of the split."""
-        training, model = self.config.training, self.config.model
-        lengths = self.train_split.lengths(rows) if training.bucket_by_length else None
-        drops = model.hidden_dropout > 0 or model.attention_dropout > 0
-        return [
-            collate(
-                self.train_split.read(rows[places]),
-                sample_keys(samples[places], training.seed, self.state.progress.step) if drops else None,
-            )
-            for places in cut_batch(len(rows), world_size(), self.micro_batch_size, lengths)[rank()]
-        ]
+    def read_batch(self, samples: np.ndarray) -> tuple[float, GlobalBatch]:
+        """Seconds waited for it, and the batch of these samples (int64 numbers) at this step; the next one is begun."""
+        progress, size = self.state.progress, self.config.training.global_batch_size
+        last = progress.step + 1 == self.config.training.steps
+        waited = self.loader.waited
+        batch = self.loader.get(progress.step, samples, None if last else progress.samples(size, progress.samples_seen + size))
+        return self.loader.waited - waited, batch
 
-    def agree_on(self, batches: list[MicroBatch]) -> tuple[float, float, float]:
-        """Masked pieces, labelled pairs and pieces of the global batch, in the one message in which ranks also agree to stop.
+    def agree_on(self, batches: list[MicroBatch]) -> tuple[float, float]:
+        """Masked pieces and labelled pairs of the global batch, in the one message in which ranks also agree to stop.
 
         Raises:
             Preempted: some rank was asked to; the checkpoint is written.
@@ -169,9 +169,9 @@ class Trainer:
         self.state.writer.check()
         wants_stop = self.stop_signal or (rank() == 0 and (self.run_folder / "STOP").exists())
         counts = torch.cat([batch_counts(batches), torch.tensor([float(wants_stop)], dtype=torch.float64)])
-        masked, labelled, pieces, stop = sum_over_ranks(counts).tolist()
+        masked, labelled, stop = sum_over_ranks(counts).tolist()
         if not stop:
-            return masked, labelled, pieces
+            return masked, labelled
         step = self.state.progress.step
         if rank() == 0:
             (self.run_folder / "STOP").unlink(missing_ok=True)
@@ -208,7 +208,9 @@ class Trainer:
     def record(self, figures: dict[str, Any], throughput: Throughput) -> dict[str, Any]:
         """All figures of the step just taken."""
         progress, optimizer, scaler = self.state.progress, self.engine.optimizer, self.engine.grad_scaler
-        pieces_per_second, seconds_per_step = throughput.read()
+        speed = throughput.read()
+        seconds_left = speed["seconds_per_step"] * (self.config.training.steps - progress.step)
+        compiled = {"compiled_graphs": compiled_graphs(), "compile_seconds": compile_seconds()}
         return {
             "event": "train",
             "step": progress.step,
@@ -218,8 +220,9 @@ class Trainer:
             **optimizer.statistics(),
             **({"loss_scale": scaler.get_scale()} if scaler else {}),
             "skipped_steps": progress.skipped_steps,
-            "tokens_per_second": pieces_per_second,
-            "eta_seconds": seconds_per_step * (self.config.training.steps - progress.step),
+            **speed,
+            **(compiled if self.config.training.compile else {}),
+            "eta_seconds": seconds_left,
             "time": time.time(),
         }
 

@@ -11,6 +11,8 @@ import torch
 from conftest import ALBERT
 from safetensors.torch import load_file
 
+from pretrain.metrics import Throughput
+
 STEPS = 10
 CONFIG = """
 model: {embedding_size: 16, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 64,
@@ -40,7 +42,7 @@ def assert_same_run(run_folder: Path, reference: Path, step: int = STEPS) -> Non
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert not different
-    timed = ("time", "tokens_per_second", "eta_seconds")
+    timed = {"time", "eta_seconds", *Throughput(1.0).read()}
     for event in ("train", "validation"):
         left, right = (
             [{key: value for key, value in record.items() if key not in timed} for record in records(folder, event)]

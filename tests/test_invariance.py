@@ -83,7 +83,7 @@ def naive_grad_norm(data: Path, seed: int, num_parts: int) -> float:
     model.initialize(0.02, torch.Generator().manual_seed(seed))
     for part in range(num_parts):
         (batch,) = first_batch(split, seed, part, num_parts)
-        masked, labelled, _ = batch_counts([batch]).tolist()
+        masked, labelled = batch_counts([batch]).tolist()
         sums = model(batch)
         loss = sums.mlm_loss / masked + (sums.sop_loss / labelled if labelled else 0.0)
         (loss / num_parts).backward()

@@ -1,0 +1,57 @@
+"""Floating-point operations that a training step needs, and how much of what the machine can do they are (MFU).
+
+Counted are the matrix products that the loss needs: of real pieces alone, of the heads at masked positions and first pieces alone;
+forward once, backward twice. What is computed again under activation checkpointing is no gain and is not counted (Chowdhery et al.,
+PaLM, arXiv 2204.02311, appendix B).
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from pretrain.config import ModelConfig
+
+PEAKS = {
+    "H200": {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12},
+    "H100 PCIe": {"bf16": 756e12, "fp16": 756e12, "fp32": 51e12},
+    "H100": {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12},
+    "A100": {"bf16": 312e12, "fp16": 312e12, "fp32": 19.5e12},
+    "RTX 4090": {"bf16": 165e12, "fp16": 165e12, "fp32": 82.6e12},
+    "RTX 3090": {"bf16": 71e12, "fp16": 71e12, "fp32": 35.6e12},
+    "T4": {"fp16": 65e12, "fp32": 8.1e12},
+}
+"""FLOP/s of dense products with fp32 sums, by a part of the device's name and precision.dtype: NVIDIA's data sheets."""
+
+
+def step_flops(config: ModelConfig, vocab_size: int, lengths: np.ndarray, num_masked: float) -> float:
+    """FLOPs of a step, forward and backward, over sequences of these lengths with `num_masked` masked pieces in all."""
+    pieces, squares = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
+    size, inner = config.hidden_size, config.intermediate_size
+    layer = pieces * (4 * size**2 + 2 * size * inner) + 2 * squares * size
+    encoder = pieces * config.embedding_size * size + config.num_hidden_layers * layer
+    masked_head = num_masked * config.embedding_size * (size + vocab_size)
+    order_head = len(lengths) * (size**2 + 2 * size)
+    return 6 * (encoder + masked_head + order_head)
+
+
+def peak_flops(device: torch.device, dtype: str) -> float:
+    """FLOP/s of one device: from the data sheet, or measured where it is not known here."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for part, peaks in PEAKS.items():
+            if part in name and dtype in peaks:
+                return peaks[dtype]
+    return measured_flops(device, dtype)
+
+
+def measured_flops(device: torch.device, dtype: str, size: int = 1024, repeats: int = 4) -> float:
+    """The best of some products of square matrices; on a CPU a fraction of a second."""
+    of = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    matrix = torch.randn(size, size, device=device).to(of)
+    best = 0.0
+    for _ in range(repeats):
+        began = time.perf_counter()
+        (matrix @ matrix).sum().item()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best

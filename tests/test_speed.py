@@ -1,0 +1,124 @@
+"""What makes a step fast changes nothing but the time: compiled, recomputed, in chunks, in other kernels, read ahead."""
+
+import numpy as np
+import pytest
+import torch
+from runs import CONFIG, assert_same_run, figures
+from synthetic import VOCAB_SIZE
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from data_prep.schema import read_manifest
+from pretrain import head
+from pretrain.attention import Packing, attention_by_sequence, padded_attention
+from pretrain.config import ModelConfig, load_config
+from pretrain.data import Instance, collate, open_split
+from pretrain.flops import step_flops
+from pretrain.loader import Loader
+from pretrain.model import Albert
+
+LENGTHS = (7, 1, 12, 5)
+
+
+def test_a_compiled_run_has_the_same_losses_compiles_once_and_resumes_bitwise(launch, undisturbed, tmp_path):
+    """Steps whose micro-batches have other numbers of pieces each, on 2 ranks, with dropout."""
+    compiled = ["--training.compile", "true"]
+    launch(tmp_path / "whole", *compiled, timeout=400)
+    ours, plain = (figures(folder, "loss", "mlm_loss", "grad_norm") for folder in (tmp_path / "whole", undisturbed))
+    np.testing.assert_allclose(ours, plain, rtol=1e-5)
+    graphs = [count for (count,) in figures(tmp_path / "whole", "compiled_graphs")]
+    assert graphs[0] > 0
+    assert len(set(graphs)) == 1
+    assert figures(tmp_path / "whole", "compile_seconds")[0][0] > 0
+    launch(tmp_path / "halves", *compiled, "--training.steps", 5, timeout=400)
+    launch(tmp_path / "halves", *compiled, timeout=400)
+    keys = ("loss", "grad_norm", "weight_norm", "rows_crc32")
+    assert figures(tmp_path / "halves", *keys) == figures(tmp_path / "whole", *keys)
+
+
+def test_activation_checkpointing_is_bitwise_the_same_run(launch, undisturbed, tmp_path):
+    launch(tmp_path / "run", "--training.activation_checkpointing", "true")
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_a_missing_compiler_is_a_user_error(launch, tmp_path):
+    error = launch(tmp_path / "run", "--training.compile", "true", code=2, CXX="absent", PATH="/nowhere").stderr
+    assert "training.compile: torch.compile needs a compiler, and absent is not to be found" in error
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+def test_the_loss_in_chunks_has_the_value_and_the_gradients_of_the_loss_in_one(chunk_rows, monkeypatch):
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_rows * 11)
+    generator = torch.Generator().manual_seed(0)
+    hidden, decoder, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in ((7, 5), (11, 5), (11,))
+    )
+    labels = torch.randint(11, (7,), generator=generator)
+    loss, correct = head.masked_lm_loss(hidden, decoder, bias, labels)
+    logits = F.linear(hidden, decoder, bias)
+    expected = F.cross_entropy(logits, labels, reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    assert correct == (logits.argmax(-1) == labels).sum()
+    ours, theirs = (torch.autograd.grad(3.0 * each, (hidden, decoder, bias)) for each in (loss, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_all_kernels_of_attention_agree_values_and_gradients():
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(sum(LENGTHS), 4, 8, generator=generator, requires_grad=True) for _ in range(3)]
+    packing = Packing(LENGTHS, torch.tensor([0, *np.cumsum(LENGTHS)], dtype=torch.int32))
+    weights = torch.randn(sum(LENGTHS), 4, 8, generator=generator)
+    results = []
+    for kernel in (attention_by_sequence, lambda *arguments: padded_attention(*arguments, None)):
+        context = kernel(*tensors, packing)
+        results.append((context, *torch.autograd.grad((context * weights).sum(), tensors)))
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+
+
+def test_flops_are_those_that_pytorch_counts():
+    """With attention spelt out, forward and backward, over sequences of one length, so that none is padded."""
+    config = ModelConfig(
+        embedding_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, attention_dropout=0.1
+    )
+    instance = Instance(np.arange(20) + 5, 9, 1, np.array([3, 4, 11]), np.array([7, 8, 9]))
+    batch = collate([instance] * 4, torch.arange(4, dtype=torch.int32))
+    with FlopCounterMode(display=False) as counter:
+        sums = Albert(config, VOCAB_SIZE)(batch)
+        (sums.mlm_loss + sums.sop_loss).backward()
+    assert step_flops(config, VOCAB_SIZE, np.array(batch.lengths), num_masked=12) == counter.get_total_flops()
+
+
+@pytest.fixture
+def loader(small_config, synthetic):
+    config = load_config(small_config, [("data.path", f'"{synthetic}"')])
+    loader = Loader(open_split(synthetic, read_manifest(synthetic), "train"), config, 2, torch.device("cpu"))
+    yield loader
+    loader.close()
+
+
+def test_what_is_read_ahead_is_what_would_be_read_and_a_wrong_guess_is_read_again(loader):
+    first, second, other = (np.arange(start, start + 8) for start in (0, 8, 30))
+    loader.get(0, first, second)
+    same(loader.get(1, second, other), loader.read(1, second))
+    same(loader.get(1, second, other), loader.read(1, second))  # after a rollback: another step than the one begun
+    same(loader.get(2, first, None), loader.read(2, first))  # past left-out samples: others than those begun
+    assert loader.ahead is None
+
+
+def same(left, right) -> None:
+    assert np.array_equal(left.rows, right.rows)
+    for ours, theirs in zip(left.micro_batches, right.micro_batches, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_an_error_of_reading_ahead_reaches_the_step_that_needs_it(loader, monkeypatch):
+    loader.get(0, np.arange(8), None)
+    monkeypatch.setattr(loader.split, "read", lambda rows: 1 / 0)
+    loader.ahead = 1, np.arange(8, 16), loader.thread.submit(loader.read, 1, np.arange(8, 16))
+    with pytest.raises(ZeroDivisionError):
+        loader.get(1, np.arange(8, 16), None)
+
+
+def test_the_small_config_does_not_compile():
+    """Or every start of the tests would take seconds longer."""
+    assert "compile: false" in CONFIG
