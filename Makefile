@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORK ?= work
 
-.PHONY: help venv demo test soak lint bench-prepare clean
+.PHONY: help venv demo test soak lint bench-prepare bench-train clean
 
 help:
 	@echo "make venv   the environment alone, in .venv"
@@ -13,6 +13,7 @@ help:
 	@echo "make soak   runs under random kills, signals and damage, each equal to one left alone; MINUTES=10"
 	@echo "make lint   ruff"
 	@echo "make bench-prepare CORPUS=FILE   speed, memory and size of data preparation (benchmarks/prepare.md); without CORPUS, it is made first"
+	@echo "make bench-train DATA=FOLDER     speed and memory of a training step beside Hugging Face's (benchmarks/train.md); BENCH_ARGS=... for more"
 	@echo "make clean  remove WORK (work/), not .venv"
 
 venv: .venv/installed
@@ -33,6 +34,10 @@ lint: .venv/installed-test
 bench-prepare: .venv/installed
 	$(if $(CORPUS),,$(BIN)/python -m benchmarks.corpora --output $(WORK)/corpora)
 	$(BIN)/python -m benchmarks.prepare --corpus $(or $(CORPUS),$(WORK)/corpora/english_pd.jsonl) --work $(WORK)/bench-prepare
+
+bench-train: .venv/installed
+	$(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers,bench]'
+	$(BIN)/python -m benchmarks.train --data $(DATA) $(BENCH_ARGS)
 
 clean:
 	rm -rf $(WORK)
