@@ -13,7 +13,7 @@ help:
 	@echo "make soak   runs under random kills, signals and damage, each equal to one left alone; MINUTES=10"
 	@echo "make lint   ruff"
 	@echo "make bench-prepare CORPUS=FILE   speed, memory and size of data preparation (benchmarks/prepare.md); without CORPUS, it is made first"
-	@echo "make bench-train DATA=FOLDER     speed and memory of a training step beside Hugging Face's (benchmarks/train.md); BENCH_ARGS=... for more"
+	@echo "make bench-train DATA=FOLDER     speed and memory of a training step beside Hugging Face's (benchmarks/train.md), options in BENCH_ARGS; without DATA, it is made first"
 	@echo "make clean  remove WORK (work/), not .venv"
 
 venv: .venv/installed
@@ -37,7 +37,14 @@ bench-prepare: .venv/installed
 
 bench-train: .venv/installed
 	$(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers,bench]'
-	$(BIN)/python -m benchmarks.train --data $(DATA) $(BENCH_ARGS)
+	$(if $(DATA),,test -d $(WORK)/bench-train/data || $(MAKE) $(WORK)/bench-train/data)
+	$(BIN)/python -m benchmarks.train --data $(or $(DATA),$(WORK)/bench-train/data) $(BENCH_ARGS)
+
+LENGTH ?= 512
+$(WORK)/bench-train/data:
+	$(BIN)/python -m benchmarks.corpora --output $(WORK)/corpora
+	$(BIN)/albert tokenizer --input $(WORK)/corpora/english_pd.jsonl --output $(WORK)/bench-train/tokenizer --vocab_size 30000
+	$(BIN)/albert prepare --input $(WORK)/corpora/english_pd.jsonl --tokenizer $(WORK)/bench-train/tokenizer --output $@ --max_seq_length $(LENGTH)
 
 clean:
 	rm -rf $(WORK)

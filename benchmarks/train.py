@@ -170,6 +170,7 @@ def build(arguments: argparse.Namespace, manifest: Manifest, batches: list[list[
         import transformers
 
         transformers.logging.set_verbosity_error()
+        _ = transformers.AlbertForPreTraining, transformers.Trainer, transformers.TrainingArguments  # imported when they are named
         before = reset_peak(device)
         kind = build_trainer if arguments.contender == "hf_trainer" else build_loop
         run = kind(arguments, config, manifest, batches, device)

@@ -53,9 +53,7 @@ def measure_optimizers(size: str, device: torch.device) -> None:
                 parameter.grad = grad.clone()
             times[name].append(seconds(optimizer.step, device))
     medians = {name: statistics.median(each[1:]) for name, each in times.items()}
-    print(
-        f"{size}, {device.type}: a step of the optimizer, median of {ROUNDS}; LAMB's first, compiling: {times['LAMB'][0]:.1f} s"
-    )
+    print(f"{size}, {device.type}: a step of the optimizer, median of {ROUNDS}; LAMB's first, compiling: {times['LAMB'][0]:.1f} s")
     for name, median in medians.items():
         print(f"  {name:20}{1000 * median:10.1f} ms{median / medians['AdamW']:8.2f} of AdamW")
 

@@ -45,8 +45,11 @@ def attend(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packi
 
 
 def has_packed_kernel(x: Tensor) -> bool:
-    """Whether `torch.nn.attention.varlen` can compute this: flash attention, in half precision, from Ampere on."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    """Whether `torch.nn.attention.varlen` can compute this: flash attention, in half precision, from Ampere on, for some sizes of
+    a head."""
+    size = x.shape[-1]
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    return x.is_cuda and half and size % 8 == 0 and size <= 256 and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
 def packed_attention(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packing) -> Tensor:
@@ -85,6 +88,7 @@ def padded_attention(
 def drop_weights(weights_BHTT: Tensor, dropout: AttentionDropout) -> Tensor:
     """Each head and each query position has masks of its own."""
     _, heads, positions, _ = weights_BHTT.shape
-    keys_BH = subkeys(dropout.keys_B[:, None], torch.arange(heads))
-    keys_BHT = subkeys(keys_BH[..., None], torch.arange(positions))
+    device = weights_BHTT.device
+    keys_BH = subkeys(dropout.keys_B[:, None], torch.arange(heads, device=device))
+    keys_BHT = subkeys(keys_BH[..., None], torch.arange(positions, device=device))
     return keyed_dropout(weights_BHTT, dropout.probability, keys_BHT)

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -19,6 +21,12 @@ def check_compiler(device: torch.device) -> None:
         raise UserError(
             f"training.compile: torch.compile needs a compiler, and {compiler} is not to be found. Install one (package g++ or "
             "gcc-c++), name one in CXX or CC, or set training.compile to false."
+        )
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        raise UserError(
+            f"training.compile: torch.compile needs {header}, which comes with the package python3-dev or python3-devel. Install "
+            "it, or set training.compile to false."
         )
 
 

@@ -145,7 +145,8 @@ class TrainingConfig:
     """Instances in one optimizer step, over all processes."""
     micro_batch_size: MicroBatchSize = "auto"
     """Most instances in one forward pass of one process; bounds memory, and leaves the result as it is. `auto` tries for the
-    largest that fits and keeps it in RUN/micro_batch_size.json; found again when the device or the number of processes changes."""
+    largest that fits and keeps it in RUN/micro_batch_size.json; found again when the device, the number of processes, or what
+    else it depends on changes."""
     bucket_by_length: bool = True
     """Cut the global batch into micro-batches of like length: less padding, the same result."""
     compile: bool = True

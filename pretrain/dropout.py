@@ -25,7 +25,9 @@ def sample_keys(samples: np.ndarray, seed: int, step: int) -> Tensor:
 
 def subkeys(keys: Tensor, numbers: Tensor | int) -> Tensor:
     """The key (int32) of entry `numbers` under each of `keys`: of a site under a sample, a position under a site, and so on."""
-    return scramble(keys + torch.as_tensor(numbers, dtype=torch.int32, device=keys.device) * GOLDEN_RATIO)
+    if isinstance(numbers, int):  # no tensor, which would have to be copied to the device
+        return scramble(keys + ((numbers * GOLDEN_RATIO + 2**31) % 2**32 - 2**31))
+    return scramble(keys + numbers.to(torch.int32) * GOLDEN_RATIO)
 
 
 def keyed_dropout(x: Tensor, probability: float, keys: Tensor) -> Tensor:

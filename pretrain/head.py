@@ -24,16 +24,17 @@ def masked_lm_loss(hidden_ME: Tensor, decoder_VE: Tensor, bias_V: Tensor, labels
     device = hidden_ME.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ME.dtype
     with torch.autocast(device, enabled=False):
-        return MaskedLMLoss.apply(hidden_ME.to(dtype), decoder_VE, bias_V, labels_M)
+        return MaskedLMLoss.apply(hidden_ME.to(dtype), decoder_VE, bias_V, labels_M, torch.is_grad_enabled())
 
 
 class MaskedLMLoss(torch.autograd.Function):
     """See `masked_lm_loss`; cannot be differentiated twice."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ME: Tensor, decoder_VE: Tensor, bias_V: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_ME: Tensor, decoder_VE: Tensor, bias_V: Tensor, labels_M: Tensor, needs_grad: bool
+    ) -> tuple[Tensor, Tensor]:
         loss, correct = bias_V.new_zeros(()), bias_V.new_zeros(())
-        needs_grad = any(ctx.needs_input_grad)
         if needs_grad:
             grad_hidden_ME, grad_decoder_VE, grad_bias_V = (
                 torch.zeros_like(hidden_ME),
@@ -63,4 +64,5 @@ class MaskedLMLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_ME, grad_decoder_VE, grad_bias_V = ctx.saved_tensors
-        return grad_hidden_ME * grad_loss.to(grad_hidden_ME.dtype), grad_decoder_VE * grad_loss, grad_bias_V * grad_loss, None
+        scaled_ME = (grad_hidden_ME * grad_loss.view(1, 1)).to(grad_hidden_ME.dtype)  # in fp32: a rounded factor is off for all
+        return scaled_ME, grad_decoder_VE * grad_loss, grad_bias_V * grad_loss, None, None

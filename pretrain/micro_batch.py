@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from data_prep.schema import Manifest
+from pretrain.config import TrainingConfig
 from pretrain.data import Instance, collate
 from pretrain.distributed import agreed, rank, sum_over_ranks, world_size
 from pretrain.engine import Engine
@@ -35,8 +36,10 @@ NO_MEMORY = ("allocate memory", "ALLOC_FAILED")
 """What PyTorch says on a CPU, and cuBLAS and cuDNN on a GPU."""
 
 
-def settle_micro_batch_size(run_folder: Path, engine: Engine, manifest: Manifest, device: torch.device, share: int) -> int:
-    """The micro-batch size of RUN/micro_batch_size.json, or found anew where device or number of processes are others.
+def settle_micro_batch_size(
+    run_folder: Path, engine: Engine, manifest: Manifest, device: torch.device, share: int, training: TrainingConfig
+) -> int:
+    """The micro-batch size of RUN/micro_batch_size.json, or found anew where what it depends on has changed.
 
     share: instances of a global batch that fall to one process; more are never needed. Collective.
 
@@ -48,6 +51,8 @@ def settle_micro_batch_size(run_folder: Path, engine: Engine, manifest: Manifest
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "num_procs": world_size(),
         "max_seq_length": manifest.max_seq_length,
+        "compile": training.compile,
+        "activation_checkpointing": training.activation_checkpointing,
     }
     kept = read_kept(path) if rank() == 0 else {}
     is_same = {key: kept.get(key) for key in here} == here

@@ -217,9 +217,10 @@ class Encoder(nn.Module):
         qkv_N3HK = F.linear(hidden_ND, attention.qkv, attention.qkv_bias).unflatten(-1, (3, self.num_heads, -1))
         dropout = AttentionDropout(self.attention_dropout, keys.attention_B) if keys.attention_B is not None else None
         context_ND = attend(*qkv_N3HK.unbind(1), packing, dropout).flatten(1)
-        for tensor in (hidden_ND, context_ND, keys.output_N, keys.ffn_N):
-            if tensor is not None:
-                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        if self.finish_layer is not finish_layer:
+            for tensor in (hidden_ND, context_ND, keys.output_N, keys.ffn_N):
+                if tensor is not None:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return self.finish_layer(hidden_ND, context_ND, attention, ffn, keys.output_N, keys.ffn_N, self.hidden_dropout)
 
     def layer_keys(self, batch: MicroBatch, layer: int) -> LayerKeys:

@@ -112,7 +112,7 @@ class Lamb(ClippingOptimizer):
             state = self.state[weight]
             if not state:
                 state |= {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
-            tensors = flat(weight), flat(weight.grad), flat(state["exp_avg"]), flat(state["exp_avg_sq"])
+            tensors = (self.flat(tensor) for tensor in (weight, weight.grad, state["exp_avg"], state["exp_avg_sq"]))
             self.write_update(*tensors, factor, finite, *group["betas"], group["eps"], group["weight_decay"])
         updates = [weight.grad for weight in weights]
         step_sizes = torch.where(finite, group["lr"], 0.0).expand(len(weights))
@@ -120,7 +120,14 @@ class Lamb(ClippingOptimizer):
             self.norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
             step_sizes = step_sizes * trust_ratios(*self.norms)
         for weight, update, step_size in zip(weights, updates, step_sizes.unbind(), strict=True):
-            self.apply_update(flat(weight), flat(update), step_size)
+            self.apply_update(self.flat(weight), self.flat(update), step_size)
+
+    def flat(self, tensor: Tensor) -> Tensor:
+        """The tensor as a vector; of any length, where it is compiled for."""
+        vector = tensor.view(-1)
+        if self.write_update is not write_update:
+            torch._dynamo.maybe_mark_dynamic(vector, 0)
+        return vector
 
     def statistics(self) -> dict[str, float]:
         """Of the tensors that the trust ratio scales: the least, the median and the largest ratio, and the norm of all weights and
@@ -138,13 +145,6 @@ class Lamb(ClippingOptimizer):
             "weight_norm": weight_norms.norm().item(),
             "update_norm": update_norms.norm().item(),
         }
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """The tensor as a vector, of any length where it is compiled for."""
-    vector = tensor.view(-1)
-    torch._dynamo.maybe_mark_dynamic(vector, 0)
-    return vector
 
 
 def write_update(

@@ -24,7 +24,7 @@ from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
 from pretrain.flops import peak_flops, step_flops
 from pretrain.loader import GlobalBatch, Loader
 from pretrain.metrics import MetricsLog, Throughput
-from pretrain.micro_batch import settle_micro_batch_size
+from pretrain.micro_batch import full_batch, settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.report import Diagnosis, Preempted
@@ -33,6 +33,9 @@ from pretrain.schedule import lr_at
 from pretrain.watch import diagnosis
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
+
+COMPILED_AT_ON_GPU = 4096
+"""Pieces that kernels are compiled for at first; they take any number. On a CPU, where it hardly matters, one sequence."""
 
 
 def train(run_folder: Path) -> None:
@@ -67,6 +70,8 @@ class Trainer:
             model.encoder.compile_layer()
             optimizer.compile()
         self.engine = Engine(model, optimizer, config)
+        if config.training.compile:
+            self.compile_once()
         self.micro_batch_size = self.choose_micro_batch_size()
         self.loader = Loader(self.train_split, config, self.micro_batch_size, device)
         if rank() == 0:
@@ -282,7 +287,21 @@ class Trainer:
         if training.micro_batch_size != "auto":
             return training.micro_batch_size
         share = -(-training.global_batch_size // world_size())
-        return settle_micro_batch_size(self.run_folder, self.engine, self.manifest, self.device, share)
+        return settle_micro_batch_size(self.run_folder, self.engine, self.manifest, self.device, share, training)
+
+    def compile_once(self) -> None:
+        """Compile for training and for validation on the same pieces at every start: a kernel can depend on how many it sees first,
+        and a resumed run must have the kernels of the run it goes on with."""
+        pieces = COMPILED_AT_ON_GPU if self.device.type == "cuda" else 1
+        length = self.manifest.max_seq_length
+        batch = full_batch(-(-pieces // length), length, max(1, length // 8)).to(self.device)
+        self.engine.model.train()
+        self.engine.backward(sum(self.engine.forward(batch)[::2]))
+        self.engine.discard_gradients()
+        with torch.no_grad():
+            self.engine.model.eval()
+            self.engine.forward(batch)
+        self.engine.model.train()
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = True

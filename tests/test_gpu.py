@@ -9,6 +9,7 @@ import torch
 from runs import tensors
 from synthetic import write_synthetic_data
 
+from pretrain.attention import Packing, has_packed_kernel, packed_attention, padded_attention
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer, set_lr
 
@@ -58,6 +59,17 @@ def test_the_cut_of_the_batch_does_not_change_losses_in_bf16(cut, albert, data, 
         albert("launch", *where, "--output", tmp_path / name, *how)
     # bf16 keeps 8 bits (0.4 %), averaged over some forty pieces a step
     np.testing.assert_allclose(losses(tmp_path / "cut"), losses(tmp_path / "one"), rtol=0.01)
+
+
+def test_packed_attention_is_padded_attention_values_and_gradients():
+    lengths, generator = (130, 1, 77, 64), torch.Generator().manual_seed(0)
+    packing = Packing(lengths, torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32).cuda())
+    tensors = [torch.randn(sum(lengths), 4, 64, generator=generator).cuda().bfloat16().requires_grad_() for _ in range(3)]
+    assert has_packed_kernel(tensors[0])
+    results = []
+    for context in (packed_attention(*tensors, packing), padded_attention(*tensors, packing, None)):
+        results.append((context, *torch.autograd.grad(context.float().square().sum(), tensors)))
+    torch.testing.assert_close(*results, atol=0.05, rtol=0.05)  # bf16 keeps 8 bits
 
 
 def test_a_lamb_step_on_the_gpu_waits_for_nothing():

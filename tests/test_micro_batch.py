@@ -17,8 +17,16 @@ def test_auto_takes_all_of_a_small_batch_and_is_found_again_only_for_another_num
     output = launch(run_folder, *AUTO).stdout
     assert "micro_batch_size: auto found 4 on cpu with 2 process(es)\n" in output
     path = run_folder / "micro_batch_size.json"
-    assert json.loads(path.read_text()) == {"micro_batch_size": 4, "device": "cpu", "num_procs": 2, "max_seq_length": 32}
-    path.write_text(json.dumps({"micro_batch_size": 3, "device": "cpu", "num_procs": 2, "max_seq_length": 32}))
+    kept = json.loads(path.read_text())
+    assert kept == {
+        "micro_batch_size": 4,
+        "device": "cpu",
+        "num_procs": 2,
+        "max_seq_length": 32,
+        "compile": False,
+        "activation_checkpointing": False,
+    }
+    path.write_text(json.dumps(kept | {"micro_batch_size": 3}))
     assert "auto found" not in launch(run_folder, *AUTO, "--training.steps", 4).stdout
     output = launch(run_folder, *AUTO, "--training.steps", 5, num_procs=1).stdout
     assert "auto found 8 on cpu with 1 process(es) (was 3 on cpu with 2 process(es))" in output
