@@ -163,14 +163,14 @@ def write_update(
 
     Where `finite` is false the moments stay as they are, and the gradient becomes finite.
     """
-    clipped = torch.where(finite, grad * factor, 0.0)
-    exp_avg.copy_(torch.where(finite, exp_avg * beta1 + clipped * (1 - beta1), exp_avg))
-    exp_avg_sq.copy_(torch.where(finite, exp_avg_sq * beta2 + clipped * clipped * (1 - beta2), exp_avg_sq))
-    grad.copy_(exp_avg / (exp_avg_sq.sqrt() + eps) + weight_decay * weight)
+    grad.mul_(factor).masked_fill_(~finite, 0.0)
+    exp_avg.mul_(torch.where(finite, beta1, 1.0)).add_(grad, alpha=1 - beta1)
+    exp_avg_sq.mul_(torch.where(finite, beta2, 1.0)).addcmul_(grad, grad, value=1 - beta2)
+    grad.copy_(exp_avg).div_(exp_avg_sq.sqrt().add_(eps)).add_(weight, alpha=weight_decay)
 
 
 def apply_update(weight: Tensor, update: Tensor, step_size: Tensor) -> None:
-    weight.sub_(step_size * update)
+    weight.addcmul_(update, step_size, value=-1)
 
 
 def trust_ratios(weight_norms: Tensor, update_norms: Tensor) -> Tensor:
