@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,9 @@ def test_a_second_signal_ends_at_once(small_config, synthetic, tmp_path):
     process = start(
         small_config, synthetic, tmp_path / "run", "--training.global_batch_size", "4000", "--model.num_hidden_layers", "40"
     )
-    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and records(tmp_path / "run", "validation"), process)
+    time.sleep(1)  # into the first step, which takes many seconds and looks for STOP at its beginning
     left = workers(process)
     process.send_signal(signal.SIGUSR1)
     wait_for(lambda: (tmp_path / "run" / "STOP").exists(), process)

@@ -239,7 +239,7 @@ def test_the_watch_names_a_plateau_but_no_progress_no_low_loss_and_nothing_in_th
     assert see(watch(), list(np.linspace(10, 6.3, 60) + noise)) == []
     assert see(watch(), list(4.0 + noise)) == []  # far below the entropy, a flat loss is a trained model's
     assert see(watch(warmup_steps=290), list(7.0 + noise)) == []
-    assert [kind for _, kind in see(watch(every=25), list(7.0 + noise), every=25)] == ["plateau"]  # few lines take longer
+    assert [kind for _, kind in see(watch(every=25), [7.0] * 60, every=25)] == ["plateau"]  # few lines take longer
 
 
 def test_the_watch_names_a_spike_when_it_happens_and_again_only_after_it_was_over():
