@@ -113,20 +113,9 @@ def contend(arguments: argparse.Namespace) -> None:
     run_round()
     warm_up = time.perf_counter() - began
     run_round()
-    lengths = [[len(instance.input_ids) for instance in batch] for batch in batches]
-    micro = [
-        each[start : start + arguments.micro_batch_size]
-        for each in lengths
-        for start in range(0, len(each), arguments.micro_batch_size)
-    ]
-    say(
-        {
-            "instances": len(rows),
-            "pieces": int(sum(map(sum, lengths))),
-            "padded": int(sum(len(part) * max(part) for part in micro)),
-            "warm_up": warm_up,
-        }
-    )
+    masks = [padded(part)["attention_mask"] for batch in batches for part in cut(batch, arguments.micro_batch_size)]
+    pieces, positions = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    say({"instances": len(rows), "pieces": pieces, "padded": positions, "warm_up": warm_up})
     for line in sys.stdin:
         if line.strip() == "end":
             say({"peak": peak()})
@@ -152,6 +141,10 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
     if arguments.layers:
         preset["model"]["num_hidden_layers"] = arguments.layers
     own = {"data": {"path": str(arguments.data)}, "precision": {"dtype": arguments.dtype, "device": arguments.device}}
+    own["training"] = {
+        "compile": arguments.contender != "ours_eager",
+        "activation_checkpointing": arguments.contender == "ours_recompute",
+    }
     return check_config({"model": preset["model"]} | own, source="benchmark")
 
 
@@ -180,16 +173,10 @@ def build(arguments: argparse.Namespace, manifest: Manifest, batches: list[list[
 def build_ours(arguments, config: RunConfig, manifest: Manifest, batches: list[list[Instance]], device: torch.device) -> Callable:
     from pretrain.cut import cut_batch
     from pretrain.data import collate
-    from pretrain.engine import Engine
-    from pretrain.model import Albert
-    from pretrain.optimizer import build_optimizer
+    from pretrain.train import build_engine
 
-    model = Albert(config.model, manifest.vocab_size)
-    model.initialize(0.02, torch.Generator().manual_seed(0))
-    model.encoder.recompute = arguments.contender == "ours_recompute"
-    if arguments.contender != "ours_eager":
-        model.encoder.compile_layer()
-    engine = Engine(model.to(device), build_optimizer(model, config.optimizer), config)
+    engine = build_engine(config, manifest.vocab_size, device)
+    engine.model.initialize(0.02, torch.Generator(device).manual_seed(0))
 
     def run() -> None:
         for instances in batches:

@@ -16,8 +16,9 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         UserError: there is no compiler.
     """
-    compiler = os.environ.get("CC" if device.type == "cuda" else "CXX") or ("gcc" if device.type == "cuda" else "g++")
-    if shutil.which(compiler) is None and shutil.which("clang++" if device.type == "cpu" else "clang") is None:
+    variable, usual, other = ("CC", "gcc", "clang") if device.type == "cuda" else ("CXX", "g++", "clang++")
+    compiler = os.environ.get(variable) or usual
+    if shutil.which(compiler) is None and shutil.which(other) is None:
         raise UserError(
             f"training.compile: torch.compile needs a compiler, and {compiler} is not to be found. Install one (package g++ or "
             "gcc-c++), name one in CXX or CC, or set training.compile to false."

@@ -93,6 +93,10 @@ class ModelConfig:
                 faults.append(f"{name}: must divide {of} {number}, found {divisor}")
         raise_faults(faults)
 
+    @property
+    def drops(self) -> bool:
+        return self.hidden_dropout > 0 or self.attention_dropout > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:

@@ -35,7 +35,7 @@ class Loader:
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         self.ahead: tuple[int, np.ndarray, Future[GlobalBatch]] | None = None
         self.waited = 0.0
-        """Seconds that `get` has made training wait, in all."""
+        """Seconds that the last `get` has made training wait."""
 
     def get(self, step: int, samples: np.ndarray, next_samples: np.ndarray | None) -> GlobalBatch:
         """What these samples (int64 numbers) are at this step, dropout keys included; the reading of the next step's begins.
@@ -53,17 +53,16 @@ class Loader:
             batch = self.read(step, samples)
         if next_samples is not None:
             self.ahead = step + 1, next_samples, self.thread.submit(self.read, step + 1, next_samples)
-        self.waited += time.perf_counter() - began
+        self.waited = time.perf_counter() - began
         return batch
 
     def read(self, step: int, samples: np.ndarray) -> GlobalBatch:
         training, model = self.config.training, self.config.model
         rows = sample_rows(samples, self.split.shard_rows, training.seed, self.config.data.shuffle_window)
         lengths = self.split.lengths(rows)
-        drops = model.hidden_dropout > 0 or model.attention_dropout > 0
         parts = cut_batch(len(rows), world_size(), self.micro_batch_size, lengths if training.bucket_by_length else None)
         batches = [
-            collate(self.split.read(rows[places]), sample_keys(samples[places], training.seed, step) if drops else None)
+            collate(self.split.read(rows[places]), sample_keys(samples[places], training.seed, step) if model.drops else None)
             for places in parts[rank()]
         ]
         return GlobalBatch(rows, lengths, [batch.pinned() for batch in batches] if self.pins else batches)

@@ -30,8 +30,8 @@ from tokenizer.special_tokens import FIRST_ORDINARY_ID
 GPU_SHARE, CPU_SHARE = 0.9, 0.5
 """Of the memory that is there or free: caches fragment on a GPU, other programs live beside a CPU run."""
 OPTIMIZER_COPIES = 5
-"""Of the weights, in fp32, that a step holds at its peak beside weights and gradients: two moments, two temporaries of LAMB, and
-the flattened gradients that DeepSpeed sends."""
+"""Of the weights, in fp32, that a step holds at its peak beside weights and gradients: two moments, two temporaries of AdamW
+(LAMB takes fewer), and the flattened gradients that DeepSpeed sends."""
 NO_MEMORY = ("allocate memory", "ALLOC_FAILED")
 """What PyTorch says on a CPU, and cuBLAS and cuDNN on a GPU."""
 

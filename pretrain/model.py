@@ -72,6 +72,7 @@ class Albert(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
+        self.drops = config.drops
         self.embeddings = Embeddings(config, vocab_size)
         self.encoder = Encoder(config)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
@@ -108,7 +109,7 @@ class Albert(nn.Module):
         Raises:
             ValueError: dropout needs keys, and there are none: no random mask slips in.
         """
-        if self.training and self.encoder.drops and batch.dropout_keys_B is None:
+        if self.training and self.drops and batch.dropout_keys_B is None:
             raise ValueError("dropout in training needs MicroBatch.dropout_keys_B (pretrain.dropout.sample_keys)")
         return self.encoder(self.embeddings(batch), batch)
 
@@ -189,10 +190,6 @@ class Encoder(nn.Module):
         self.hidden_dropout, self.attention_dropout = config.hidden_dropout, config.attention_dropout
         self.finish_layer: Callable[..., Tensor] = finish_layer
         self.recompute = False
-
-    @property
-    def drops(self) -> bool:
-        return self.hidden_dropout > 0 or self.attention_dropout > 0
 
     def compile_layer(self) -> None:
         """Compile what follows the attention of a layer: once, for any number of pieces, for all layers that call it."""

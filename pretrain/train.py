@@ -62,14 +62,7 @@ class Trainer:
             raise UserError("\n".join(faults))
         self.train_split = open_split(config.data.path, self.manifest, "train", window=config.data.shuffle_window)
         self.validation_split = open_validation(config.data.path, self.manifest)
-        model = Albert(config.model, self.manifest.vocab_size)
-        optimizer = build_optimizer(model.to(device), config.optimizer)
-        model.encoder.recompute = config.training.activation_checkpointing
-        if config.training.compile:
-            check_compiler(device)
-            model.encoder.compile_layer()
-            optimizer.compile()
-        self.engine = Engine(model, optimizer, config)
+        self.engine = build_engine(config, self.manifest.vocab_size, device)
         if config.training.compile:
             self.compile_once()
         self.micro_batch_size = self.choose_micro_batch_size()
@@ -139,7 +132,7 @@ class Trainer:
         lr = progress.lr_factor() * lr_at(progress.step, peak_lr=config.optimizer.lr, schedule=config.schedule)
         set_lr(self.engine.optimizer, lr)
         samples = progress.samples(config.training.global_batch_size)
-        waited, (rows, lengths, batches) = self.read_batch(samples)
+        rows, lengths, batches = self.read_batch(samples)
         masked, labelled = self.agree_on(batches)
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
         self.mark_infinite_loss(sums)
@@ -147,7 +140,7 @@ class Trainer:
         applied = self.engine.step()
         progress.count_step(len(samples), applied=applied)
         flops = step_flops(config.model, self.manifest.vocab_size, lengths, masked)
-        throughput.add(float(lengths.sum()), flops, waited)
+        throughput.add(float(lengths.sum()), flops, self.loader.waited)
         if applied and not wants_record:
             return None
         means = mean_metrics(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled)
@@ -156,13 +149,11 @@ class Trainer:
         data = {"samples": [int(samples[0]), int(samples[-1]) + 1], "rows_crc32": zlib.crc32(rows.tobytes())}
         return self.record(means | {"lr": lr} | data, throughput)
 
-    def read_batch(self, samples: np.ndarray) -> tuple[float, GlobalBatch]:
-        """Seconds waited for it, and the batch of these samples (int64 numbers) at this step; the next one is begun."""
+    def read_batch(self, samples: np.ndarray) -> GlobalBatch:
+        """The batch of these samples (int64 numbers) at this step; the next one is begun."""
         progress, size = self.state.progress, self.config.training.global_batch_size
         last = progress.step + 1 == self.config.training.steps
-        waited = self.loader.waited
-        batch = self.loader.get(progress.step, samples, None if last else progress.samples(size, progress.samples_seen + size))
-        return self.loader.waited - waited, batch
+        return self.loader.get(progress.step, samples, None if last else progress.samples(size, progress.samples_seen + size))
 
     def agree_on(self, batches: list[MicroBatch]) -> tuple[float, float]:
         """Masked pieces and labelled pairs of the global batch, in the one message in which ranks also agree to stop.
@@ -305,6 +296,22 @@ class Trainer:
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = True
+
+
+def build_engine(config: RunConfig, vocab_size: int, device: torch.device) -> Engine:
+    """Model and optimizer as the config wants them, the weights not yet set.
+
+    Raises:
+        UserError: they are to be compiled, and there is no compiler.
+    """
+    model = Albert(config.model, vocab_size)
+    optimizer = build_optimizer(model.to(device), config.optimizer)
+    model.encoder.recompute = config.training.activation_checkpointing
+    if config.training.compile:
+        check_compiler(device)
+        model.encoder.compile_layer()
+        optimizer.compile()
+    return Engine(model, optimizer, config)
 
 
 def describe_cut(global_batch_size: int, num_procs: int, micro_batch_size: int) -> str:
