@@ -109,7 +109,7 @@ def usage() -> str:
 def parse(name: str, kind: type, arguments: list[str]) -> Any:
     """The options of a verb from its command line; help comes from the docstrings under the fields.
 
-    A field is `--name VALUE`, or with `field(metadata={"positional": True})` the bare value.
+    A field is `--name VALUE`, `--name` alone if it is a bool, or with `field(metadata={"positional": True})` the bare value.
 
     Raises:
         UserError: an option is unknown, missing or of the wrong type.
@@ -131,8 +131,8 @@ def parse(name: str, kind: type, arguments: list[str]) -> Any:
         parser.add_argument(
             item.name if positional else f"--{item.name}",
             type=str if many else hints[item.name],
-            nargs="+" if many else None,
             help=help_of[item.name],
+            **({"nargs": "+"} if many else {"nargs": "?", "const": True} if hints[item.name] is bool else {}),
             **more,
         )
     try:

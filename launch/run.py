@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import yaml
 
@@ -38,6 +40,9 @@ EXIT_CRASH = 1
 EXPLAINED = (2, 3, 4)
 """Exit codes that a worker gives with a message of its own: user error, preempted, stopped by diagnosis."""
 
+Gpu = Literal["h200", "h100", "h100_pcie", "a100", "rtx4090", "rtx3090", "t4"]
+"""Keys of `pretrain.flops.GPUS`, which would have torch imported for a `--help`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
@@ -45,25 +50,41 @@ class LaunchOptions:
 
     config: Path
     """YAML run config, e.g. configs/demo.yaml."""
-    output: Path
-    """Run folder; given again, the run goes on from its newest good checkpoint."""
+    output: Path | None = None
+    """Run folder; given again, the run goes on from its newest good checkpoint. A dry run does without."""
     data: Path | None = None
     """Folder that `albert prepare` wrote; stands for --data.path."""
     continue_from: Path | None = None
     """Run folder whose newest checkpoint this run begins with; stands for the field continue_from."""
     num_procs: int | None = None
     """Worker processes on this machine; default: one for each GPU, or 1 on CPU."""
+    dry_run: bool = False
+    """Start nothing: print parameters, FLOPs, memory, epochs, disk, hours and cost of the run."""
+    gpu: Gpu | None = None
+    """With --dry_run: the GPU to reckon with; default: what this machine has."""
+    num_gpus: int | None = None
+    """With --dry_run: how many of them; default: 1."""
+    price_per_hour: float | None = None
+    """With --dry_run: price of one of them for an hour, in any currency."""
+    mfu: float | None = None
+    """With --dry_run: share of the peak FLOP/s that training is thought to reach; default 0.4."""
     overrides: list[str] = field(default_factory=list)
     """Fields of the run config as section.field=VALUE; --section.field VALUE means the same."""
 
 
 def launch(options: LaunchOptions) -> int:
-    """Check everything, write RUN/config.yaml, train; return the exit code.
+    """Check everything, write RUN/config.yaml, train; return the exit code. A dry run says what that would take.
 
     Raises:
         UserError: any fault in config, data, or run folder, before a process is started.
     """
     config, devices = read_run_config(options)
+    if options.dry_run:
+        from launch.dry_run import ASSUMED_MFU, report  # takes torch, which takes seconds to import
+
+        price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
+        print(report(config, options.gpu, len(devices), price_per_hour=price, mfu=mfu, run_folder=options.output))
+        return 0
     run_folder = options.output.absolute()
     names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
     if "config.yaml" not in names and not names <= LOCKS:  # locks alone are left by a first start that ended early
@@ -92,9 +113,7 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
     for name, path in (("data.path", options.data), ("continue_from", options.continue_from)):
         if path is not None:
             overrides.append((name, json.dumps(str(path))))  # as YAML, whatever the path looks like
-    faults, config, manifest = [], None, None
-    if options.num_procs is not None and options.num_procs < 1:
-        faults.append(f"--num_procs: must be above 0, found {options.num_procs}")
+    faults, config, manifest = option_faults(options), None, None
     try:
         config = load_config(options.config, overrides)
     except UserError as error:
@@ -105,8 +124,9 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
     except UserError as error:
         faults.append(str(error))
     if config and not faults:
-        num_procs = options.num_procs or default_num_procs(config)
-        devices, fault = device_numbers(num_procs, config.precision.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        num_procs = options.num_gpus or options.num_procs or (1 if options.gpu else default_num_procs(config))
+        visible = None if options.dry_run else os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices, fault = device_numbers(num_procs, config.precision.device, visible)
         faults += data_faults(config, manifest, num_procs) + fault
     if faults:
         raise UserError("\n".join(faults))
@@ -116,6 +136,25 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
         "continue_from": config.continue_from and config.continue_from.absolute(),
     }
     return replace(config, **absolute), devices
+
+
+def option_faults(options: LaunchOptions) -> list[str]:
+    """What is wrong with the options themselves; a line each."""
+    faults = []
+    if options.output is None and not options.dry_run:
+        faults.append("--output: is missing; give a run folder")
+    for name in ("num_procs", "num_gpus", "price_per_hour", "mfu"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            faults.append(f"--{name}: must be above 0, found {value}")
+    if options.mfu is not None and options.mfu > 1:
+        faults.append(f"--mfu: must be at most 1, found {options.mfu}")
+    given = [name for name in ("gpu", "num_gpus", "price_per_hour", "mfu") if getattr(options, name) is not None]
+    if given and not options.dry_run:
+        faults.append(f"--{', --'.join(given)}: go with --dry_run alone")
+    if options.num_gpus is not None and options.num_procs is not None:
+        faults.append("--num_gpus: stands for --num_procs in a dry run; give one of them")
+    return faults
 
 
 def split_override(text: str) -> tuple[str, str]:

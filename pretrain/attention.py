@@ -3,7 +3,7 @@
 Shape suffixes as in pretrain/model.py.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,21 +35,29 @@ def attend(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packi
 
     No kernel drops attention weights by key, so with dropout they are spelt out, for padded sequences.
     """
-    if dropout is not None:
-        return padded_attention(query_NHK, key_NHK, value_NHK, packing, dropout)
-    if has_packed_kernel(query_NHK):
+    kernel = chosen_kernel(query_NHK.device, query_NHK.shape[-1], query_NHK.dtype, drops=dropout is not None)
+    if kernel == "packed":
         return packed_attention(query_NHK, key_NHK, value_NHK, packing)
-    if query_NHK.is_cuda:
-        return padded_attention(query_NHK, key_NHK, value_NHK, packing, None)
-    return attention_by_sequence(query_NHK, key_NHK, value_NHK, packing)
+    if kernel == "by_sequence":
+        return attention_by_sequence(query_NHK, key_NHK, value_NHK, packing)
+    return padded_attention(query_NHK, key_NHK, value_NHK, packing, dropout)
 
 
-def has_packed_kernel(x: Tensor) -> bool:
-    """Whether `torch.nn.attention.varlen` can compute this: flash attention, in half precision, from Ampere on, for some sizes of
-    a head."""
-    size = x.shape[-1]
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    return x.is_cuda and half and size % 8 == 0 and size <= 256 and torch.cuda.get_device_capability(x.device) >= (8, 0)
+def chosen_kernel(
+    device: torch.device, head_size: int, dtype: torch.dtype, *, drops: bool
+) -> Literal["packed", "by_sequence", "padded"]:
+    """How attention is computed. drops: whether attention weights are dropped."""
+    if drops:
+        return "padded"
+    if device.type == "cpu":
+        return "by_sequence"
+    has_flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "packed" if has_flash and fits_packed_kernel(head_size, dtype.itemsize) else "padded"
+
+
+def fits_packed_kernel(head_size: int, bytes_of_a_number: int) -> bool:
+    """`torch.nn.attention.varlen`: flash attention, from Ampere on, in half precision, for some sizes of a head."""
+    return bytes_of_a_number == 2 and head_size % 8 == 0 and head_size <= 256
 
 
 def packed_attention(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packing) -> Tensor:

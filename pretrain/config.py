@@ -217,6 +217,9 @@ class LoggingConfig:
     __pydantic_config__ = STRICT
     every_n_steps: Count = 50
     """Steps between lines of training metrics."""
+    profile_steps: NotNegative = 0
+    """Steps, from the third after a start on, of which RUN/profile gets a trace (for Perfetto) and a table of where their time
+    goes; they take longer."""
     wandb: Literal["offline", "online", "disabled"] = "offline"
     """`offline` needs no account and no network."""
     wandb_project: str = "albert"

@@ -7,22 +7,35 @@ PaLM, arXiv 2204.02311, appendix B).
 
 import re
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from pretrain.config import ModelConfig
 
-PEAKS = {
-    "H200": {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12},
-    "H100 PCIe": {"bf16": 756e12, "fp16": 756e12, "fp32": 51e12},
-    "H100": {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12},
-    "A100": {"bf16": 312e12, "fp16": 312e12, "fp32": 19.5e12},
-    "RTX 4090": {"bf16": 165e12, "fp16": 165e12, "fp32": 82.6e12},
-    "RTX 3090": {"bf16": 71e12, "fp16": 71e12, "fp32": 35.6e12},
-    "T4": {"fp16": 65e12, "fp32": 8.1e12},
+
+class Gpu(NamedTuple):
+    """A GPU as NVIDIA's data sheet has it."""
+
+    name: str
+    """Part of the device's name as PyTorch gives it."""
+    memory: float
+    """Bytes."""
+    peaks: dict[str, float]
+    """FLOP/s of dense products with fp32 sums, by precision.dtype."""
+
+
+GPUS = {
+    "h200": Gpu("H200", 141e9, {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12}),
+    "h100_pcie": Gpu("H100 PCIe", 80e9, {"bf16": 756e12, "fp16": 756e12, "fp32": 51e12}),
+    "h100": Gpu("H100", 80e9, {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12}),
+    "a100": Gpu("A100", 80e9, {"bf16": 312e12, "fp16": 312e12, "fp32": 19.5e12}),
+    "rtx4090": Gpu("RTX 4090", 24e9, {"bf16": 165e12, "fp16": 165e12, "fp32": 82.6e12}),
+    "rtx3090": Gpu("RTX 3090", 24e9, {"bf16": 71e12, "fp16": 71e12, "fp32": 35.6e12}),
+    "t4": Gpu("T4", 16e9, {"fp16": 65e12, "fp32": 8.1e12}),
 }
-"""FLOP/s of dense products with fp32 sums, by a part of the device's name and precision.dtype: NVIDIA's data sheets."""
+"""The first whose name is in a device's is that device."""
 
 
 def step_flops(config: ModelConfig, vocab_size: int, lengths: np.ndarray, num_masked: float) -> float:
@@ -40,9 +53,9 @@ def peak_flops(device: torch.device, dtype: str) -> float:
     """FLOP/s of one device: from the data sheet, or measured where it is not known here."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        for part, peaks in PEAKS.items():
-            if re.search(rf"\b{part}\b", name) and "Laptop" not in name and dtype in peaks:
-                return peaks[dtype]
+        for gpu in GPUS.values():
+            if re.search(rf"\b{gpu.name}\b", name) and "Laptop" not in name and dtype in gpu.peaks:
+                return gpu.peaks[dtype]
     return measured_flops(device, dtype)
 
 

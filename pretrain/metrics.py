@@ -167,17 +167,21 @@ class Throughput:
 
     def restart(self) -> None:
         self.began, self.pieces, self.flops, self.waited, self.steps = time.perf_counter(), 0.0, 0.0, 0.0, 0
+        self.positions, self.padded = 0, 0
 
-    def add(self, pieces: float, flops: float, waited: float) -> None:
-        """A step over so many real pieces and model FLOPs, of all ranks; seconds that this rank waited for its data."""
+    def add(self, pieces: float, flops: float, *, waited: float, positions: int, padded: int) -> None:
+        """A step over so many real pieces and model FLOPs, of all ranks; of this rank, seconds that it waited for its data,
+        positions that attention went through, and those of them that were padding."""
+        self.positions += positions
+        self.padded += padded
         self.pieces += pieces
         self.flops += flops
         self.waited += waited
         self.steps += 1
 
     def read(self) -> dict[str, float]:
-        """Real pieces a second (padding is not counted), seconds a step, model FLOP/s and their share of the peak (MFU), and the
-        share of the time that was spent waiting for data."""
+        """Real pieces a second (padding is not counted), seconds a step, model FLOP/s and their share of the peak (MFU), the
+        share of the time that was spent waiting for data, and the share of attention's positions that are padding."""
         elapsed = max(time.perf_counter() - self.began, 1e-9)
         figures = {
             "tokens_per_second": self.pieces / elapsed,
@@ -185,6 +189,7 @@ class Throughput:
             "model_flops_per_second": self.flops / elapsed,
             "mfu": self.flops / elapsed / self.peak_flops,
             "data_wait": self.waited / elapsed,
+            "padding": self.padded / max(self.positions, 1),
         }
         self.restart()
         return figures

@@ -8,7 +8,6 @@ and no size is tried that the one before it, doubled, would not fit: the kernel 
 import json
 import math
 import os
-import re
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from pretrain.config import TrainingConfig
 from pretrain.data import Instance, collate
 from pretrain.distributed import agreed, rank, sum_over_ranks, world_size
 from pretrain.engine import Engine
+from pretrain.memory import peak, reset_peak, status_bytes
 from pretrain.model import MicroBatch
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
@@ -151,28 +151,3 @@ def full_batch(size: int, length: int, num_masked: int) -> MicroBatch:
         mlm_labels=np.full(num_masked, FIRST_ORDINARY_ID),
     )
     return collate([instance] * size, torch.arange(size, dtype=torch.int32))
-
-
-def reset_peak(device: torch.device) -> float:
-    """Begin to measure; bytes in use now."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak(device)
-
-
-def peak(device: torch.device) -> float:
-    """Most bytes in use since `reset_peak`; 0 where the system does not tell (macOS)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return status_bytes("VmHWM")
-
-
-def status_bytes(name: str) -> int:
-    """A figure of /proc/self/status; 0 where the system has none (macOS)."""
-    with suppress(OSError):
-        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(found[1]) * 1024 if found else 0
-    return 0

@@ -13,20 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import record_function
 
 from data_prep.schema import Manifest, read_manifest
+from pretrain.attention import chosen_kernel
 from pretrain.compilation import check_compiler, compile_seconds, compiled_graphs
 from pretrain.config import RunConfig, data_faults, load_config
 from pretrain.data import Split, open_split
 from pretrain.distributed import rank, sum_over_ranks, world_size
-from pretrain.engine import Engine, choose_device, start_deepspeed
+from pretrain.engine import AUTOCAST_DTYPES, Engine, choose_device, start_deepspeed
 from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
 from pretrain.flops import peak_flops, step_flops
 from pretrain.loader import GlobalBatch, Loader
+from pretrain.memory import MemoryWatch, estimate_memory
 from pretrain.metrics import MetricsLog, Throughput
 from pretrain.micro_batch import full_batch, settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
+from pretrain.profiler import StepProfiler
 from pretrain.report import Diagnosis, Preempted
 from pretrain.run_state import RunState
 from pretrain.schedule import lr_at
@@ -67,8 +71,13 @@ class Trainer:
             self.compile_once()
         self.micro_batch_size = self.choose_micro_batch_size()
         self.loader = Loader(self.train_split, config, self.micro_batch_size, device)
+        self.estimate = estimate_memory(config, self.manifest, self.micro_batch_size, world_size(), on_gpu=device.type == "cuda")
         if rank() == 0:
-            print(describe_cut(config.training.global_batch_size, world_size(), self.micro_batch_size), flush=True)
+            cut = describe_cut(config.training.global_batch_size, world_size(), self.micro_batch_size)
+            print(f"{cut}; {self.estimate}", flush=True)
+        model, dtype = config.model, AUTOCAST_DTYPES.get(config.precision.dtype, torch.float32)
+        head_size, drops = model.hidden_size // model.num_attention_heads, model.attention_dropout > 0
+        self.pads = chosen_kernel(device, head_size, dtype, drops=drops) == "padded"
         self.stop_signal = False
         self.state = RunState(run_folder, config, self.manifest, self.engine)
         self.resumed = self.state.restore()
@@ -97,7 +106,10 @@ class Trainer:
         """A step; go back? log? validate? save? until the steps are done."""
         config = self.config
         throughput = Throughput(world_size() * peak_flops(self.device, config.precision.dtype))
+        num_profiled = config.logging.profile_steps if rank() == 0 else 0
+        profiler = StepProfiler(self.run_folder, self.device, self.state.progress.step + 1, num_profiled)
         self.engine.model.train()
+        self.memory = MemoryWatch(self.estimate, self.engine.model, self.device)
         if not self.resumed:
             self.validate()
             if config.continue_from is not None:
@@ -113,7 +125,10 @@ class Trainer:
                     config.checkpoint.every_n_steps,
                 )
             )
+            profiler.begin_step(step)
             record = self.train_step(throughput, wants_record=logs)
+            if table := profiler.end_step(step):
+                print(f"profile of {num_profiled} step(s): {table}", flush=True)
             if trouble := self.find_trouble(saves):
                 self.go_back(trouble)
                 continue
@@ -132,15 +147,18 @@ class Trainer:
         lr = progress.lr_factor() * lr_at(progress.step, peak_lr=config.optimizer.lr, schedule=config.schedule)
         set_lr(self.engine.optimizer, lr)
         samples = progress.samples(config.training.global_batch_size)
-        rows, lengths, batches = self.read_batch(samples)
+        with record_function("read"):
+            rows, lengths, batches = self.read_batch(samples)
         masked, labelled = self.agree_on(batches)
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
         self.mark_infinite_loss(sums)
         scale = self.engine.grad_scaler.get_scale() if self.engine.grad_scaler else 1.0
-        applied = self.engine.step()
+        with record_function("optimizer"):
+            applied = self.engine.step()
         progress.count_step(len(samples), applied=applied)
         flops = step_flops(config.model, self.manifest.vocab_size, lengths, masked)
-        throughput.add(float(lengths.sum()), flops, self.loader.waited)
+        positions, padded = self.positions(batches)
+        throughput.add(float(lengths.sum()), flops, waited=self.loader.waited, positions=positions, padded=padded)
         if applied and not wants_record:
             return None
         means = mean_metrics(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled)
@@ -177,11 +195,21 @@ class Trainer:
         self.state.finish_saving()
         raise Preempted(f"asked to stop: saved step {step}; the same command goes on from there")
 
+    def positions(self, batches: list[MicroBatch]) -> tuple[int, int]:
+        """Positions that attention goes through for these, and those of them that are padding."""
+        pieces = sum(sum(batch.lengths) for batch in batches)
+        if not self.pads:
+            return pieces, 0
+        positions = sum(len(batch.lengths) * max(batch.lengths) for batch in batches)
+        return positions, positions - pieces
+
     def forward_backward(self, batch: MicroBatch, masked: float, labelled: float) -> LossSums:
         """Gradients of this micro-batch's part of the global mean: DeepSpeed averages over ranks, so the world size undoes that."""
-        sums = self.engine.forward(batch)
+        with record_function("forward"):
+            sums = self.engine.forward(batch)
         loss = sums.mlm_loss / masked + (sums.sop_loss / labelled if labelled else 0.0)
-        self.engine.backward(loss * world_size())
+        with record_function("backward"):
+            self.engine.backward(loss * world_size())
         return LossSums(*(each.detach() for each in sums))
 
     def mark_infinite_loss(self, sums: list[LossSums]) -> None:
@@ -217,6 +245,7 @@ class Trainer:
             **({"loss_scale": scaler.get_scale()} if scaler else {}),
             "skipped_steps": progress.skipped_steps,
             **speed,
+            **self.memory.read(),
             **(compiled if self.config.training.compile else {}),
             "eta_seconds": seconds_left,
             "time": time.time(),

@@ -42,7 +42,7 @@ def assert_same_run(run_folder: Path, reference: Path, step: int = STEPS) -> Non
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert not different
-    timed = {"time", "eta_seconds", *Throughput(1.0).read()}
+    timed = {"time", "eta_seconds", "peak_memory", "estimated_memory", *Throughput(1.0).read()}
     for event in ("train", "validation"):
         left, right = (
             [{key: value for key, value in record.items() if key not in timed} for record in records(folder, event)]

@@ -9,7 +9,7 @@ import torch
 from runs import tensors
 from synthetic import write_synthetic_data
 
-from pretrain.attention import Packing, has_packed_kernel, packed_attention, padded_attention
+from pretrain.attention import Packing, chosen_kernel, packed_attention, padded_attention
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer, set_lr
 
@@ -65,7 +65,7 @@ def test_packed_attention_is_padded_attention_values_and_gradients():
     lengths, generator = (130, 1, 77, 64), torch.Generator().manual_seed(0)
     packing = Packing(lengths, torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32).cuda())
     tensors = [torch.randn(sum(lengths), 4, 64, generator=generator).cuda().bfloat16().requires_grad_() for _ in range(3)]
-    assert has_packed_kernel(tensors[0])
+    assert chosen_kernel(torch.device("cuda"), tensors[0].shape[-1], tensors[0].dtype, drops=False) == "packed"
     results = []
     for context in (packed_attention(*tensors, packing), padded_attention(*tensors, packing, None)):
         results.append((context, *torch.autograd.grad(context.float().square().sum(), tensors)))

@@ -1,5 +1,9 @@
 """What makes a step fast changes nothing but the time: compiled, recomputed, in chunks, in other kernels, read ahead."""
 
+import gzip
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +58,20 @@ def test_compiled_and_with_activation_checkpointing_at_once_the_losses_are_the_s
     ours, plain = (figures(folder, "loss", "grad_norm") for folder in (tmp_path / "run", undisturbed))
     np.testing.assert_allclose(ours, plain, rtol=1e-5)
     assert len({count for (count,) in figures(tmp_path / "run", "compiled_graphs")}) == 1
+
+
+def test_a_profile_shows_the_parts_of_a_step_and_changes_nothing(launch, undisturbed, tmp_path):
+    output = launch(tmp_path / "run", "--logging.profile_steps", 2).stdout
+    folder = tmp_path / "run" / "profile"
+    assert f"profile of 2 step(s): {folder}/steps-3-4.txt" in output
+    parts = dict(re.findall(r"^(\w+) +([\d,.]+) ms a step$", (folder / "steps-3-4.txt").read_text(), re.MULTILINE))
+    assert list(parts) == ["read", "forward", "backward", "optimizer"]
+    assert all(float(milliseconds) > 0 for milliseconds in parts.values())
+    with gzip.open(folder / "steps-3-4.json.gz") as file:
+        names = [event.get("name") for event in json.load(file)["traceEvents"]]
+    assert names.count("optimizer") == 2
+    assert names.count("forward") == 4  # rank 0 has two micro-batches a step
+    assert_same_run(tmp_path / "run", undisturbed)
 
 
 def test_a_missing_compiler_is_a_user_error(launch, tmp_path):

@@ -1,0 +1,97 @@
+"""`albert launch --dry_run`: what it says of a run, that it starts nothing, and what it refuses."""
+
+import re
+from typing import get_args
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from data_prep.schema import read_manifest
+from launch.dry_run import amount
+from launch.run import Gpu as GpuOption
+from pretrain.config import load_config
+from pretrain.data import open_split
+from pretrain.flops import GPUS, step_flops
+from pretrain.memory import count_parameters
+
+
+@pytest.fixture
+def dry_run(albert, small_config, synthetic):
+    def run(*options: object, code: int = 0) -> str:
+        finished = albert("launch", "--config", small_config, "--data", synthetic, "--dry_run", *options, code=code)
+        return finished.stderr if code else finished.stdout
+
+    return run
+
+
+def figure(output: str, name: str) -> str:
+    return re.search(rf"^{name} +(.*)$", output, re.MULTILINE)[1]
+
+
+def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthetic):
+    options = ["--gpu", "h100", "--num_gpus", 4, "--price_per_hour", 2.5, "--mfu", 0.5]
+    steps = ["--training.steps", 10**9, "--schedule.total_steps", 10**9, "--precision.dtype", "bf16"]
+    output = dry_run(*options, *steps)
+    config, manifest = load_config(small_config, [("data.path", f'"{synthetic}"')]), read_manifest(synthetic)
+    train = manifest.splits["train"]
+    assert figure(output, "parameters") == f"{count_parameters(config.model, manifest.vocab_size):,}"
+    split = open_split(synthetic, manifest, "train")
+    lengths = split.lengths(np.arange(len(split)))
+    flops = 8 / len(split) * step_flops(config.model, manifest.vocab_size, lengths, train.masked_pieces)
+    assert f"{amount(flops)}FLOP" in figure(output, "a step")
+    hours = 1e9 * flops / (4 * GPUS["h100"].peaks["bf16"] * 0.5) / 3600
+    assert figure(output, "cost").startswith(f"{hours * 4 * 2.5:,.2f} at 2.5")
+    epochs = 1e9 * 8 * train.pieces / train.instances / train.text_pieces
+    assert figure(output, "epochs") == f"{epochs:,.1f} over the unique text"
+    assert f"warning: the unique text would be seen {epochs:,.0f} times" in output
+
+
+def test_few_epochs_are_no_warning(dry_run):
+    assert "warning" not in dry_run("--training.steps", 5)
+
+
+def test_too_much_memory_is_a_warning_and_auto_takes_what_fits(dry_run):
+    large = ["--gpu", "t4", "--model.intermediate_size", 65536, "--training.global_batch_size", 4096, "--training.steps", 5]
+    assert "warning: that is more memory than there is" in dry_run(*large, "--training.micro_batch_size", 4096)
+    output = dry_run(*large, "--training.micro_batch_size", "auto")
+    assert "more memory than there is" not in output
+    assert 1 < int(re.search(r"in micro-batches of (\d+)", output)[1]) < 4096
+
+
+def test_nothing_is_written_and_a_run_is_reckoned_from_where_it_stands(dry_run, launch, tmp_path):
+    assert figure(dry_run("--output", tmp_path / "run"), "steps") == "10"
+    assert not (tmp_path / "run").exists()
+    launch(tmp_path / "run", "--training.steps", 5)
+    before = sorted(tmp_path.rglob("*"))
+    assert figure(dry_run("--output", tmp_path / "run"), "steps") == "5 (from step 5)"
+    phase = ["--continue_from", tmp_path / "run", "--training.steps", 8]
+    assert figure(dry_run(*phase), "steps") == "3 (from step 5)"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--gpu", "t4", "--precision.dtype", "bf16"], "--gpu t4: has no bf16. Set precision.dtype to one of fp16, fp32."),
+        (["--gpu", "h101"], "h101"),
+        (["--num_gpus", 0], "--num_gpus: must be above 0, found 0"),
+        (["--mfu", 1.5], "--mfu: must be at most 1, found 1.5"),
+        (["--price_per_hour", -1], "--price_per_hour: must be above 0"),
+        (["--num_gpus", 16], "training.global_batch_size: is 8, below the 16 processes"),
+        (["--num_gpus", 2, "--num_procs", 2], "--num_gpus: stands for --num_procs"),
+    ],
+)
+def test_what_cannot_be_reckoned_is_refused(dry_run, options, expected):
+    assert expected in dry_run(*options, code=2)
+
+
+def test_its_options_are_refused_without_it_and_a_real_run_needs_an_output(albert, synthetic):
+    start = ["launch", "--config", ROOT / "configs/demo.yaml", "--data", synthetic]
+    error = albert(*start, "--gpu", "h100", code=2).stderr
+    assert "--output: is missing" in error
+    assert "--gpu: go with --dry_run alone" in error
+
+
+def test_the_option_knows_the_gpus_of_the_table():
+    assert set(get_args(GpuOption)) == set(GPUS)
