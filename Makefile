@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORK ?= work
 
-.PHONY: help venv demo test soak lint bench-prepare bench-train clean
+.PHONY: help venv demo test test-cluster soak lint bench-prepare bench-train clean
 
 help:
 	@echo "make venv   the environment alone, in .venv"
 	@echo "make demo   raw text -> vocabulary -> data -> training -> export, on the bundled corpus (a few minutes on 2 cores)"
 	@echo "make test   the test suite"
+	@echo "make test-cluster   two machines on this one, and what can happen to them; needs root and some Debian packages"
 	@echo "make soak   runs under random kills, signals and damage, each equal to one left alone; MINUTES=10"
 	@echo "make lint   ruff"
 	@echo "make bench-prepare CORPUS=FILE   speed, memory and size of data preparation (benchmarks/prepare.md); without CORPUS, it is made first"
@@ -23,6 +24,9 @@ demo: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+test-cluster: .venv/installed-test
+	$(BIN)/python -m pytest -rs tests/test_supervision.py tests/test_cluster.py $(PYTEST_ARGS)
 
 soak: .venv/installed-test
 	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),10)

@@ -1,23 +1,17 @@
 """`albert launch`: run config and overrides in, a run folder and workers under DeepSpeed's launcher out, and a true exit code."""
 
-import base64
 import json
 import math
 import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import yaml
 
 from data_prep.schema import read_manifest
+from launch.hosts import END_FILE, Place, check_hosts, read_hostfile
+from launch.workers import supervise
 from pretrain.config import (
     MAY_DIFFER_ON_RESUME,
     PAPER_BATCH,
@@ -29,17 +23,11 @@ from pretrain.config import (
     scaled_lr,
     to_plain,
 )
-from pretrain.rendezvous import free_port
-from pretrain.report import read_report, write_report
 from pretrain.run_lock import hold_lock
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
 LOCKS = {".lock", ".launch.lock"}
-EXIT_CRASH = 1
-EXPLAINED = (2, 3, 4)
-"""Exit codes that a worker gives with a message of its own: user error, preempted, stopped by diagnosis."""
-
 Gpu = Literal["h200", "h100", "h100_pcie", "a100", "rtx4090", "rtx3090", "t4"]
 """Keys of `pretrain.flops.GPUS`, which would have torch imported for a `--help`."""
 
@@ -58,6 +46,11 @@ class LaunchOptions:
     """Run folder whose newest checkpoint this run begins with; stands for the field continue_from."""
     num_procs: int | None = None
     """Worker processes on this machine; default: one for each GPU, or 1 on CPU."""
+    hostfile: Path | None = None
+    """Several machines, one `HOST slots=N` a line, reached by pdsh and ssh; RUN, DATA and the environment have the same paths on
+    each."""
+    master_addr: str | None = None
+    """Address at which the other machines of --hostfile reach the first one; default: its name there."""
     dry_run: bool = False
     """Start nothing: print parameters, FLOPs, memory, epochs, disk, hours and cost of the run."""
     gpu: Gpu | None = None
@@ -78,12 +71,12 @@ def launch(options: LaunchOptions) -> int:
     Raises:
         UserError: any fault in config, data, or run folder, before a process is started.
     """
-    config, devices = read_run_config(options)
+    config, place = read_run_config(options)
     if options.dry_run:
         from launch.dry_run import ASSUMED_MFU, report  # takes torch, which takes seconds to import
 
         price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
-        print(report(config, options.gpu, len(devices), price_per_hour=price, mfu=mfu, run_folder=options.output))
+        print(report(config, options.gpu, place.num_procs, price_per_hour=price, mfu=mfu, run_folder=options.output))
         return 0
     run_folder = options.output.absolute()
     names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
@@ -100,15 +93,17 @@ def launch(options: LaunchOptions) -> int:
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
             return 0
-        for stale in ("DONE", "STOP", "state.json"):
-            (run_folder / stale).unlink(missing_ok=True)
+        for stale in (*map(run_folder.joinpath, ("DONE", "STOP", "state.json")), *run_folder.glob(f"{END_FILE}*")):
+            stale.unlink(missing_ok=True)
         write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        if place.over_ssh:
+            check_hosts(place, run_folder)
         print(describe_lr(config), flush=True)
-        return run_workers(run_folder, devices, config)
+        return supervise(run_folder, place, config)
 
 
-def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
-    """The config with overrides applied, paths absolute, and the device of each process; all faults in one error."""
+def read_run_config(options: LaunchOptions) -> tuple[RunConfig, Place]:
+    """The config with overrides applied, paths absolute, and where its processes are; all faults in one error."""
     overrides = [split_override(text) for text in options.overrides]
     for name, path in (("data.path", options.data), ("continue_from", options.continue_from)):
         if path is not None:
@@ -123,11 +118,13 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
             manifest = read_manifest(data)
     except UserError as error:
         faults.append(str(error))
+    try:
+        hosts = read_hostfile(options.hostfile) if options.hostfile else None
+    except UserError as error:
+        faults.append(str(error))
     if config and not faults:
-        num_procs = options.num_gpus or options.num_procs or (1 if options.gpu else default_num_procs(config))
-        visible = None if options.dry_run else os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices, fault = device_numbers(num_procs, config.precision.device, visible)
-        faults += data_faults(config, manifest, num_procs) + fault
+        place, fault = find_place(options, config, hosts)
+        faults += data_faults(config, manifest, place.num_procs) + fault
     if faults:
         raise UserError("\n".join(faults))
     absolute = {
@@ -135,7 +132,17 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, list[int]]:
         "model": replace(config.model, init_from=config.model.init_from and config.model.init_from.absolute()),
         "continue_from": config.continue_from and config.continue_from.absolute(),
     }
-    return replace(config, **absolute), devices
+    return replace(config, **absolute), place
+
+
+def find_place(options: LaunchOptions, config: RunConfig, hosts: dict[str, list[int]] | None) -> tuple[Place, list[str]]:
+    """Where the processes are, and faults."""
+    if hosts is not None and not options.num_gpus:
+        return Place(hosts, over_ssh=True, master_addr=options.master_addr or next(iter(hosts))), []
+    num_procs = options.num_gpus or options.num_procs or (1 if options.gpu else default_num_procs(config))
+    visible = None if options.dry_run else os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices, faults = device_numbers(num_procs, config.precision.device, visible)
+    return Place({"localhost": devices}, over_ssh=False), faults
 
 
 def option_faults(options: LaunchOptions) -> list[str]:
@@ -152,6 +159,10 @@ def option_faults(options: LaunchOptions) -> list[str]:
     given = [name for name in ("gpu", "num_gpus", "price_per_hour", "mfu") if getattr(options, name) is not None]
     if given and not options.dry_run:
         faults.append(f"--{', --'.join(given)}: go with --dry_run alone")
+    if options.hostfile is not None and options.num_procs is not None:
+        faults.append("--num_procs: the slots of --hostfile say how many; give one of them")
+    if options.master_addr is not None and options.hostfile is None:
+        faults.append("--master_addr: goes with --hostfile alone")
     if options.num_gpus is not None and options.num_procs is not None:
         faults.append("--num_gpus: stands for --num_procs in a dry run; give one of them")
     return faults
@@ -219,29 +230,6 @@ def default_num_procs(config: RunConfig) -> int:
     return torch.cuda.device_count() or 1
 
 
-def run_workers(run_folder: Path, devices: list[int], config: RunConfig) -> int:
-    """Start DeepSpeed's launcher of one node in a process group of its own, wait, and say how it ended."""
-    world = base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
-    command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", "--master_addr=127.0.0.1"]
-    command += [f"--master_port={free_port()}", "--no_local_rank", "--log_level=critical"]
-    command += ["--module", "pretrain", str(run_folder / "config.yaml")]
-    write_report(run_folder, "running", None, "")
-    with forwarded_signals(run_folder / "STOP") as children:
-        child = subprocess.Popen(command, env=worker_environment(len(devices), config), start_new_session=True)
-        children.append(child)
-        try:
-            child.wait()
-        finally:
-            end_group(child)  # if the launcher was killed, its workers are still at work
-    return outcome(run_folder, child.returncode)
-
-
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the process group that `child` leads, which we made for it."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-
-
 def device_numbers(num_procs: int, device: str, visible: str | None) -> tuple[list[int], list[str]]:
     """One device a process, and faults; `visible` is CUDA_VISIBLE_DEVICES, which the launcher would write over."""
     if device == "cpu" or not visible:
@@ -253,61 +241,3 @@ def device_numbers(num_procs: int, device: str, visible: str | None) -> tuple[li
             "takes no UUIDs). Change it, or unset it."
         ]
     return [int(number) for number in numbers[:num_procs]], []
-
-
-def worker_environment(num_procs: int, config: RunConfig) -> dict[str, str]:
-    """Our environment; packages are found where they are installed, never in the working folder; cores are shared out."""
-    environment = os.environ | {"PYTHONSAFEPATH": "1"}
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_procs)))
-    if config.precision.device == "cpu" or shutil.which("nvidia-smi") is None:
-        environment.setdefault("DS_ACCELERATOR", "cpu")
-    return environment
-
-
-@contextmanager
-def forwarded_signals(stop_file: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The first SIGTERM, SIGUSR1, SIGHUP or Ctrl-C asks the workers to save and end; a second ends them at once.
-
-    Yields a list for the processes to end, so that no signal falls between their start and the first handler.
-    """
-    received, children = [], []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            for child in children:
-                end_group(child)
-            return
-        try:
-            stop_file.touch()
-        except OSError:  # a disk that takes no file: the node launcher passes SIGTERM on, one worker after another
-            for child in children:
-                child.terminate()
-        with suppress(OSError):  # after SIGHUP there may be no terminal to tell
-            os.write(2, b"asked to stop: saving at the next step; a second signal ends at once\n")
-
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup` ignores SIGHUP
-    before = {number: signal.signal(number, on_signal) for number in wanted}
-    try:
-        yield children
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        with suppress(OSError):
-            stop_file.unlink(missing_ok=True)
-
-
-def outcome(run_folder: Path, return_code: int) -> int:
-    """The exit code from what the workers wrote; success needs the DONE marker."""
-    state = read_report(run_folder)
-    # a worker can still fall over in gloo's destructors, when all is done and said
-    if (run_folder / "DONE").exists() and 0 in (return_code, state["exit_code"]):
-        return 0
-    if state["exit_code"] in EXPLAINED:
-        return state["exit_code"]
-    if state["exit_code"] is None and return_code in EXPLAINED:  # a full disk took the report, but the worker has said it
-        return return_code
-    reason = state["message"] or "the workers ended without a report (killed, or out of memory?)"
-    print(f"albert launch: {reason}\nThe same command goes on from the newest good checkpoint in {run_folder}.", file=sys.stderr)
-    return EXIT_CRASH

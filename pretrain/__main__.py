@@ -9,9 +9,11 @@ import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from pretrain.config import SupervisionConfig
 from pretrain.rendezvous import own_rank
-from pretrain.report import Diagnosis, Preempted, read_report, write_report
+from pretrain.report import Diagnosis, Preempted, is_overtaken, read_report, write_report
 from pretrain.run_lock import hold_lock
+from pretrain.watchdog import EXIT_HUNG, Watchdog
 from tokenizer.errors import UserError
 from tokenizer.files import as_user_error
 
@@ -38,12 +40,13 @@ def main(arguments: list[str]) -> int:
 
 def run(run_folder: Path) -> int:
     """Train; write how it ended to state.json, by the rank that knows; return the exit code."""
+    watchdog = Watchdog(SupervisionConfig().watchdog_seconds, lambda what: report_hang(run_folder, what))
     # torch takes seconds to import: state.json must say "running" before any rank can fail
     from pretrain.distributed import barrier, shut_down
     from pretrain.train import train
 
     try:
-        train(run_folder)
+        train(run_folder, watchdog)
     except Exception as error:
         error = as_user_error(error)
         status, code = OUTCOMES.get(type(error), ("crashed", 1))
@@ -51,8 +54,9 @@ def run(run_folder: Path) -> int:
         lost_peer = "/gloo/transport/" in message or type(error).__name__ == "DistBackendError"
         if own_rank() != 0 or lost_peer:
             time.sleep(1)  # a rank that knows more speaks first
-        if read_report(run_folder)["exit_code"] is None:
-            message = "a process ended without a word (killed, or out of memory?)" if lost_peer else message
+        if read_report(run_folder)["exit_code"] is None and not is_overtaken(run_folder):
+            if lost_peer:
+                status, message = "lost a process", "a process ended without a word (killed, or out of memory?)"
             with suppress(OSError):  # a full disk: the exit code says it
                 write_report(run_folder, status, code, message)
             if code == 1 and not lost_peer:
@@ -67,7 +71,14 @@ def run(run_folder: Path) -> int:
     if code in (0, 3, 4):  # all ranks come here together; the first to leave makes the launcher end the others
         barrier()
         shut_down()
+    watchdog.close()
     return code
+
+
+def report_hang(run_folder: Path, what: str) -> None:
+    with suppress(OSError):
+        if read_report(run_folder)["exit_code"] is None and not is_overtaken(run_folder):
+            write_report(run_folder, "hung", EXIT_HUNG, f"rank {own_rank()}: {what}")
 
 
 if __name__ == "__main__":

@@ -211,6 +211,18 @@ class StabilityConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SupervisionConfig:
+    """What is done about processes that hang or die."""
+
+    __pydantic_config__ = STRICT
+    watchdog_seconds: Positive = 120.0
+    """Seconds without a sign of life, as each micro-batch is one, after which a process is taken for hung and ends; ten times as
+    many while it starts, compiles or saves."""
+    max_restarts: NotNegative = 3
+    """Times in a row, without a new checkpoint in between, that `albert launch` starts again after a crash."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
     """Where figures go; RUN/metrics.jsonl is always written."""
 
@@ -242,6 +254,7 @@ class RunConfig:
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     deepspeed: Annotated[dict[str, Any], AfterValidator(check_deepspeed)] = field(default_factory=dict)
     """Keys merged into the derived DeepSpeed config, except those that would break LAMB or the batch."""
@@ -277,6 +290,7 @@ MAY_DIFFER_ON_RESUME = (
     "training.activation_checkpointing",
     "checkpoint.",
     "stability.",
+    "supervision.",
     "logging.",
 )
 """Fields, or sections, that a resumed run may change. A moved data folder is known by its manifest; the number of processes is no

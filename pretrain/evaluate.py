@@ -1,5 +1,6 @@
 """Losses and accuracies: sums of a batch made into means over all ranks, and the held-out split."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,25 @@ def sum_losses(sums: list[LossSums]) -> Tensor:
 
 
 @torch.no_grad()
-def validate(engine: Engine, split: Split, *, micro_batch_size: int, max_instances: int, device: torch.device) -> dict[str, Any]:
-    """Means over at most `max_instances` evenly spaced held-out instances, cut over the ranks, dropout off."""
+def validate(
+    engine: Engine,
+    split: Split,
+    *,
+    micro_batch_size: int,
+    max_instances: int,
+    device: torch.device,
+    each_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Means over at most `max_instances` evenly spaced held-out instances, cut over the ranks, dropout off.
+
+    each_batch: called before each micro-batch.
+    """
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), max_instances)).astype(np.int64))
     mine = rank_slice(chosen, rank(), world_size())
     totals = torch.zeros(6, dtype=torch.float64)
     engine.model.eval()
     for batch in micro_batches(split, mine, micro_batch_size):
+        each_batch()
         totals += torch.cat([sum_losses([engine.forward(batch.to(device))]).cpu(), batch_counts([batch])])
     engine.model.train()
     sum_over_ranks(totals)

@@ -25,10 +25,10 @@ MASKED_SHARE = 0.15
 class MemoryWatch:
     """The estimate for a run, and the peak measured from here on."""
 
-    def __init__(self, estimate: "MemoryEstimate", model: nn.Module, device: torch.device):
+    def __init__(self, estimate: "MemoryEstimate", model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device):
         self.estimate, self.device = estimate, device
-        weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        self.before = reset_peak(device) - weights
+        moments = (tensor for state in optimizer.state.values() for tensor in state.values())  # a resumed run has them already
+        self.before = reset_peak(device) - sum(tensor.nbytes for tensor in (*model.parameters(), *moments))
 
     def read(self) -> dict[str, float]:
         """Bytes of this process above what it held before the weights."""
@@ -83,7 +83,7 @@ def estimate_memory(
 
 
 def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, on_gpu: bool) -> int:
-    """Bytes a piece that one layer keeps.
+    """Bytes a piece that one layer keeps; on a GPU before Ampere, one context more.
 
     half: bytes of a number in matrix products; stream: between the blocks, where LayerNorm works.
     """

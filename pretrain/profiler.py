@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from pretrain.distributed import rank
 from tokenizer.files import write_text
 
 STEPS_BEFORE = 2
@@ -14,7 +15,8 @@ KERNELS_SHOWN = 30
 
 
 class StepProfiler:
-    """Records steps FIRST to LAST; writes RUN/profile/steps-FIRST-LAST.json.gz, for Perfetto or chrome://tracing, and .txt."""
+    """Records steps FIRST to LAST on rank 0; writes RUN/profile/steps-FIRST-LAST.json.gz, for Perfetto or chrome://tracing, and a
+    .txt."""
 
     def __init__(self, run_folder: Path, device: torch.device, first_step: int, num_steps: int):
         """first_step: of this start of the run. num_steps: 0 records none."""
@@ -25,7 +27,7 @@ class StepProfiler:
         self.profile: profile | None = None
 
     def begin_step(self, step: int) -> None:
-        if self.first <= step <= self.last and self.profile is None:
+        if self.first <= step <= self.last and self.profile is None and rank() == 0:
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (self.device.type == "cuda")
             self.profile = profile(activities=activities, acc_events=True)
             self.profile.start()
@@ -42,7 +44,6 @@ class StepProfiler:
         recorded.export_chrome_trace(f"{self.path}.json.gz")
         table = self.path.with_suffix(".txt")
         write_text(table, describe(recorded, self.last - self.first + 1, self.device))
-        self.first, self.last = 0, -1
         return table
 
 

@@ -1,12 +1,14 @@
 """RUN/state.json: how a run stands or ended, in words and as an exit code. Workers write it, `albert launch` reads it."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizer.files import write_json
 
 FORMAT_VERSION = 1
+RESTART_VARIABLE, START_VARIABLE = "ALBERT_RESTART", "ALBERT_START"
 
 
 class Preempted(Exception):
@@ -17,11 +19,38 @@ class Diagnosis(Exception):
     """The run cannot go on usefully; the message says what was seen and what helps."""
 
 
-def write_report(run_folder: Path, status: str, code: int | None, message: str) -> None:
-    """RUN/state.json: `exit_code` is None while the run goes on."""
-    write_json(
-        run_folder / "state.json", {"format_version": FORMAT_VERSION, "status": status, "exit_code": code, "message": message}
-    )
+def write_report(run_folder: Path, status: str, code: int | None, message: str, start: str | None = None) -> None:
+    """RUN/state.json: `exit_code` is None while the run goes on. start: which one it is of; default: that of this worker."""
+    report = {"format_version": FORMAT_VERSION, "status": status, "exit_code": code, "message": message}
+    write_json(run_folder / "state.json", report | {"start": own_start() if start is None else start})
+
+
+def own_start() -> str:
+    """The start that this worker belongs to; empty without `albert launch`."""
+    return os.environ.get(START_VARIABLE, "")
+
+
+def is_overtaken(run_folder: Path) -> bool:
+    """Whether `albert launch` has given this worker up, and another start is at work: what it has to say is of no interest."""
+    start = read_report(run_folder).get("start", "")
+    return bool(own_start()) and start != own_start()
+
+
+class Restart(NamedTuple):
+    """Why `albert launch` has started the workers again; they log it."""
+
+    number: int
+    """Of this launch, from 1."""
+    reason: str
+
+    def to_environment(self) -> dict[str, str]:
+        return {RESTART_VARIABLE: json.dumps(self._asdict())}
+
+
+def read_restart() -> Restart | None:
+    """What `albert launch` said to this worker; None at a first start."""
+    text = os.environ.get(RESTART_VARIABLE)
+    return Restart(**json.loads(text)) if text else None
 
 
 def read_report(run_folder: Path) -> dict[str, Any]:

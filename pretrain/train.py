@@ -31,10 +31,11 @@ from pretrain.micro_batch import full_batch, settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.profiler import StepProfiler
-from pretrain.report import Diagnosis, Preempted
+from pretrain.report import Diagnosis, Preempted, read_restart
 from pretrain.run_state import RunState
 from pretrain.schedule import lr_at
 from pretrain.watch import diagnosis
+from pretrain.watchdog import SLOW, Watchdog
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
 
@@ -42,8 +43,8 @@ COMPILED_AT_ON_GPU = 4096
 """Pieces that kernels are compiled for at first; they take any number. On a CPU, where it hardly matters, one sequence."""
 
 
-def train(run_folder: Path) -> None:
-    """Train from the newest good checkpoint, or from the start, to `training.steps`.
+def train(run_folder: Path, watchdog: Watchdog) -> None:
+    """Train from the newest good checkpoint, or from the start, to `training.steps`; the watchdog hears of each micro-batch.
 
     Raises:
         UserError: config, data or checkpoints do not fit together, or a checkpoint cannot be written.
@@ -51,16 +52,20 @@ def train(run_folder: Path) -> None:
         Diagnosis: the run has diverged, and no rollback is left or wanted.
     """
     config = load_config(run_folder / "config.yaml")
+    watchdog.seconds = config.supervision.watchdog_seconds
     device = choose_device(config.precision)
     start_deepspeed(device, deterministic=config.precision.deterministic)
-    Trainer(run_folder, config, device).run()
+    watchdog.beat("setting up", SLOW, is_regular=False)
+    Trainer(run_folder, config, device, watchdog).run()
 
 
 class Trainer:
     """One process's part of a run."""
 
-    def __init__(self, run_folder: Path, config: RunConfig, device: torch.device):
-        self.run_folder, self.config, self.device = run_folder, config, device
+    def __init__(self, run_folder: Path, config: RunConfig, device: torch.device, watchdog: Watchdog):
+        self.run_folder, self.config, self.device, self.watchdog = run_folder, config, device, watchdog
+        self.patience = SLOW
+        """Of the watchdog: with the first step, and while another rank may still be saving."""
         self.manifest = read_manifest(config.data.path)
         if faults := data_faults(config, self.manifest, world_size()):
             raise UserError("\n".join(faults))
@@ -68,7 +73,9 @@ class Trainer:
         self.validation_split = open_validation(config.data.path, self.manifest)
         self.engine = build_engine(config, self.manifest.vocab_size, device)
         if config.training.compile:
+            watchdog.beat("compiling", SLOW, is_regular=False)
             self.compile_once()
+        watchdog.beat("trying micro-batch sizes", SLOW, is_regular=False)
         self.micro_batch_size = self.choose_micro_batch_size()
         self.loader = Loader(self.train_split, config, self.micro_batch_size, device)
         self.estimate = estimate_memory(config, self.manifest, self.micro_batch_size, world_size(), on_gpu=device.type == "cuda")
@@ -80,6 +87,7 @@ class Trainer:
         self.pads = chosen_kernel(device, head_size, dtype, drops=drops) == "padded"
         self.stop_signal = False
         self.state = RunState(run_folder, config, self.manifest, self.engine)
+        watchdog.beat("loading a checkpoint", SLOW, is_regular=False)
         self.resumed = self.state.restore()
         self.log = None
         if rank() == 0:
@@ -87,6 +95,8 @@ class Trainer:
             kept_steps = self.state.progress.step if self.resumed else -1
             self.log = MetricsLog(run_folder, config, entropy, wandb_id=self.state.wandb_id, step=kept_steps)
             self.state.wandb_id = self.log.wandb_id
+            if restart := read_restart():
+                self.log.write_event("restart", self.state.progress.step, restart.reason, number=restart.number)
 
     def run(self) -> None:
         """Train to the end, then mark the run DONE."""
@@ -106,10 +116,9 @@ class Trainer:
         """A step; go back? log? validate? save? until the steps are done."""
         config = self.config
         throughput = Throughput(world_size() * peak_flops(self.device, config.precision.dtype))
-        num_profiled = config.logging.profile_steps if rank() == 0 else 0
-        profiler = StepProfiler(self.run_folder, self.device, self.state.progress.step + 1, num_profiled)
+        profiler = StepProfiler(self.run_folder, self.device, self.state.progress.step + 1, config.logging.profile_steps)
         self.engine.model.train()
-        self.memory = MemoryWatch(self.estimate, self.engine.model, self.device)
+        self.memory = MemoryWatch(self.estimate, self.engine.model, self.engine.optimizer, self.device)
         if not self.resumed:
             self.validate()
             if config.continue_from is not None:
@@ -125,10 +134,13 @@ class Trainer:
                     config.checkpoint.every_n_steps,
                 )
             )
+            self.beat("reading a batch")
             profiler.begin_step(step)
             record = self.train_step(throughput, wants_record=logs)
+            if profiles := step == profiler.last:
+                self.watchdog.beat("writing a profile", SLOW, is_regular=False)
             if table := profiler.end_step(step):
-                print(f"profile of {num_profiled} step(s): {table}", flush=True)
+                print(f"profile of {config.logging.profile_steps} step(s): {table}", flush=True)
             if trouble := self.find_trouble(saves):
                 self.go_back(trouble)
                 continue
@@ -139,7 +151,12 @@ class Trainer:
                 self.save(validation)
             if validates or saves:
                 throughput.restart()
+            self.patience = SLOW if validates or saves or profiles else 1
+        self.watchdog.beat("saving", SLOW, is_regular=False)
         self.state.finish_saving()
+
+    def beat(self, doing: str) -> None:
+        self.watchdog.beat(doing, self.patience)
 
     def train_step(self, throughput: Throughput, *, wants_record: bool) -> dict[str, Any] | None:
         """One optimizer step over one global batch; its figures if they are wanted and an update was made."""
@@ -153,6 +170,7 @@ class Trainer:
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
         self.mark_infinite_loss(sums)
         scale = self.engine.grad_scaler.get_scale() if self.engine.grad_scaler else 1.0
+        self.beat("averaging gradients over the processes")
         with record_function("optimizer"):
             applied = self.engine.step()
         progress.count_step(len(samples), applied=applied)
@@ -205,6 +223,7 @@ class Trainer:
 
     def forward_backward(self, batch: MicroBatch, masked: float, labelled: float) -> LossSums:
         """Gradients of this micro-batch's part of the global mean: DeepSpeed averages over ranks, so the world size undoes that."""
+        self.beat("computing a micro-batch")
         with record_function("forward"):
             sums = self.engine.forward(batch)
         loss = sums.mlm_loss / masked + (sums.sop_loss / labelled if labelled else 0.0)
@@ -264,6 +283,8 @@ class Trainer:
         Raises:
             Diagnosis: no rollback is left or wanted.
         """
+        self.watchdog.beat("going back", SLOW, is_regular=False)
+        self.patience = SLOW
         stability, progress = self.config.stability, self.state.progress
         if stability.on_divergence == "stop" or len(progress.rollbacks) >= stability.max_rollbacks:
             after = f", after {len(progress.rollbacks)} rollback(s)" if progress.rollbacks else ""
@@ -288,6 +309,7 @@ class Trainer:
             micro_batch_size=self.micro_batch_size,
             max_instances=self.config.training.max_validation_instances,
             device=self.device,
+            each_batch=lambda: self.beat("validating"),
         )
         if self.log:
             entropy = self.manifest.splits["validation"].unigram_entropy
@@ -297,6 +319,7 @@ class Trainer:
 
     def save(self, validation: dict[str, Any] | None) -> None:
         """Begin a checkpoint; the metrics before it are on the disk before it is."""
+        self.watchdog.beat("saving", SLOW, is_regular=False)
         held_up = self.state.save(validation, before_write=self.log.flush if self.log else lambda: None)
         if held_up is not None:
             step = self.state.progress.step

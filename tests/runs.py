@@ -23,6 +23,7 @@ training: {steps: 10, global_batch_size: 8, micro_batch_size: 2, compile: false,
 precision: {dtype: fp32, device: cpu}
 checkpoint: {every_n_steps: 5, keep_last: 2}
 logging: {every_n_steps: 1, wandb: disabled}
+supervision: {max_restarts: 0}
 """
 
 

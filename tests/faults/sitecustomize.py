@@ -6,12 +6,15 @@ LOUD_INSTANCE: the same, but the loss is ten times what it should be.
 RUINED_WEIGHT: the forward pass, counted from 1, before which rank 1 finds a weight infinite that no loss depends on: the position
 embedding after the longest row.
 SLOW_WRITE: seconds that the disk takes for a checkpoint.
+DIES_AT: the training forward pass, counted from 1 in each start, before which rank 1 ends: by SIGKILL, or with DIES_BY=error by an
+exception.
 LITTLE_MEMORY: bytes of data that the process of rank 1 can have.
 """
 
 import json
 import os
 import resource
+import signal
 import sys
 import time
 
@@ -66,3 +69,16 @@ if "pretrain" in sys.orig_argv and "RUINED_WEIGHT" in os.environ and os.environ.
                 module.embeddings.position.weight[-1] = float("inf")
 
     torch.nn.modules.module.register_module_forward_pre_hook(ruin)
+
+if "pretrain" in sys.orig_argv and "DIES_AT" in os.environ and os.environ.get("RANK") == "1":
+    import torch
+
+    passes_left = iter(range(int(os.environ["DIES_AT"]) - 1, -1, -1))
+
+    def die(module, inputs):
+        if type(module).__name__ == "Albert" and module.training and next(passes_left, None) == 0:
+            if os.environ.get("DIES_BY") == "error":
+                raise RuntimeError("a fault of the code")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.nn.modules.module.register_module_forward_pre_hook(die)

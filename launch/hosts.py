@@ -1,0 +1,167 @@
+"""Runs over several machines: the hostfile, what travels to the other nodes, and the command that starts them all.
+
+The nodes share the run folder, the data and the virtual environment (the same paths on each), and are reached by ssh without a
+password, through pdsh. RUN/nodes.json carries what a node needs; the command line holds nothing but paths.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretrain.rendezvous import free_port
+from tokenizer.errors import UserError
+
+HOST_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+"""A name or an IPv4 address; no brackets, commas and the like, which pdsh would expand."""
+CARRIED = (
+    "NCCL_",
+    "GLOO_",
+    "UCX_",
+    "CUDA_",
+    "OMP_",
+    "MKL_",
+    "TORCH",
+    "PYTHON",
+    "DS_",
+    "HF_",
+    "WANDB_",
+    "LD_LIBRARY_PATH",
+)
+"""Beginnings of the variables that travel, beside those of DeepSpeed's environment file."""
+LEFT_OUT = ("CUDA_VISIBLE_DEVICES", "PYTHONHOME")
+SECRET = re.compile(r"KEY|TOKEN(?!IZER)|SECRET|PASSW|PWD|CREDENTIAL", re.IGNORECASE)
+END_FILE = ".end-"
+"""Beginning of the name of the file in the run folder that ends the nodes of a start; its id follows."""
+NUM_AT_ONCE = 1024
+"""Nodes that pdsh reaches at a time."""
+
+
+class Place(NamedTuple):
+    """Where the workers of a run are."""
+
+    devices: dict[str, list[int]]
+    """Device numbers by host; "localhost" alone for this machine."""
+    over_ssh: bool
+    master_addr: str = "127.0.0.1"
+
+    @property
+    def num_procs(self) -> int:
+        return sum(map(len, self.devices.values()))
+
+
+def read_hostfile(path: Path) -> dict[str, list[int]]:
+    """DeepSpeed's format: `HOST slots=N` a line, `#` begins a comment. Device numbers by host, in order.
+
+    Raises:
+        UserError: it cannot be read, or a line is no such line; all are listed.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise UserError(f"--hostfile {path}: cannot be read ({reason}). Give lines such as `node1 slots=8`.") from error
+    devices: dict[str, list[int]] = {}
+    faults = []
+    for number, line in enumerate(lines, 1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        found = re.fullmatch(rf"(?P<host>{HOST_NAME})\s+slots\s*=\s*(?P<slots>[1-9]\d*)", content)
+        if found is None:
+            faults.append(f"line {number}: expected `HOST slots=N`, found {content!r}")
+        elif found["host"] in devices:
+            faults.append(f"line {number}: {found['host']} is there already")
+        else:
+            devices[found["host"]] = list(range(int(found["slots"])))
+    if not devices and not faults:
+        faults.append("it names no host")
+    if len(devices) > 1 and (local := [host for host in devices if host == "localhost" or host.startswith("127.")]):
+        faults.append(f"{local[0]}: means another machine on each; give the name that all of them know it by")
+    if faults:
+        raise UserError(f"--hostfile {path}:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    if shutil.which("pdsh") is None:
+        raise UserError(
+            "--hostfile: pdsh is not to be found. Install the package pdsh, or start the workers with torchrun or srun."
+        )
+    return devices
+
+
+def carried_environment() -> dict[str, str]:
+    """Variables that the other nodes get: what steers libraries here, and DeepSpeed's environment file; no secrets."""
+    own = {name: value for name, value in os.environ.items() if name.startswith(CARRIED) and name not in LEFT_OUT}
+    from_file = environment_file()
+    if secret := sorted(filter(SECRET.search, from_file)):
+        print(f"not carried to the other nodes, for they look like secrets: {', '.join(secret)}", file=sys.stderr)
+    return {name: value for name, value in (own | from_file).items() if not SECRET.search(name)}
+
+
+def environment_file() -> dict[str, str]:
+    """Variables of DeepSpeed's environment file: $DS_ENV_FILE or .deepspeed_env, in the working folder or the home folder.
+
+    Raises:
+        UserError: a line is not NAME=VALUE.
+    """
+    name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+    variables = {}
+    for path in (Path.home() / name, Path(name)):
+        if not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            key, equals, value = line.strip().partition("=")
+            if not equals and key:
+                raise UserError(f"{path}: line {number}: expected NAME=VALUE.")
+            if key:
+                variables[key] = value
+    return variables
+
+
+def write_nodes(run_folder: Path, place: Place, start: str, more_environment: dict[str, str]) -> None:
+    """RUN/nodes.json, for `launch.node`, readable by its owner alone. start: which one it is of."""
+    plan: dict[str, Any] = {
+        "start": start,
+        "devices": place.devices,
+        "master_addr": place.master_addr,
+        "master_port": free_port(),
+        "working_folder": os.getcwd(),
+        "environment": carried_environment() | more_environment,
+    }
+    path = run_folder / "nodes.json"
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(plan, file, indent=2)
+
+
+def nodes_command(run_folder: Path, place: Place, start: str) -> list[str]:
+    """Start `launch.node` on each host. pdsh replaces %n by the number of the host."""
+    return on_all(place, shlex.join([sys.executable, "-P", "-u", "-m", "launch.node", str(run_folder), start]), " %n")
+
+
+def on_all(place: Place, command: str, more: str = "") -> list[str]:
+    """pdsh's command line for a shell command, and for more that pdsh may expand."""
+    options = ["-R", "ssh", "-S", "-f", str(NUM_AT_ONCE), "-w", ",".join(place.devices)]
+    return ["pdsh", *options, command.replace("%", "%%") + more]
+
+
+def check_hosts(place: Place, run_folder: Path) -> None:
+    """Each host is reached, sees the run folder, and has this program.
+
+    Raises:
+        UserError: pdsh is not here, or one of them does not.
+    """
+    if shutil.which("pdsh") is None:
+        raise UserError("--hostfile: pdsh is not to be found. Install the package pdsh, or start workers by torchrun or srun.")
+    has_program = shlex.join([sys.executable, "-P", "-c", "import launch.node"])
+    command = f"test -r {shlex.quote(str(run_folder / 'config.yaml'))} && {has_program}"
+    tried = subprocess.run(on_all(place, command), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if tried.returncode:
+        said = "\n".join(f"  {line}" for line in (tried.stdout + tried.stderr).strip().splitlines()[-20:])
+        raise UserError(
+            f"--hostfile: not every host can be reached by ssh without a password, sees {run_folder}, and has {sys.executable} "
+            f"with this program. pdsh says:\n{said}"
+        )

@@ -1,0 +1,240 @@
+"""The workers of a run: started under DeepSpeed's launcher, stopped, and started again after a crash."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import psutil
+
+from launch.hosts import END_FILE, Place, check_hosts, nodes_command, write_nodes
+from pretrain.config import RunConfig
+from pretrain.rendezvous import free_port
+from pretrain.report import START_VARIABLE, Restart, read_report, write_report
+from pretrain.run_lock import hold_lock
+from tokenizer.errors import UserError
+
+EXIT_CRASH, EXIT_PREEMPTED = 1, 3
+EXPLAINED = (2, EXIT_PREEMPTED, 4)
+"""Exit codes that a worker gives with a message of its own: user error, preempted, stopped by diagnosis."""
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+"""Seconds before a restart; doubled each time that no checkpoint was added."""
+POLL_SECONDS, LONGEST_DEATH = 0.5, 60.0
+GRACE_AFTER_HANG, GRACE_SECONDS = 5.0, 60.0
+"""Seconds for DeepSpeed's launcher to end after a worker has reported; it gives the other workers 30 by itself."""
+
+
+def supervise(run_folder: Path, place: Place, config: RunConfig) -> int:
+    """Run the workers to an end that is none of a crash; after a crash start them again, from the newest good checkpoint.
+
+    Returns the exit code. No more is tried once `supervision.max_restarts` in a row have added no checkpoint, an error has come
+    back with the same words, or a signal has asked for an end.
+    """
+    restart, failures, error_before = None, 0, None
+    with forwarded_signals(run_folder / "STOP") as control:
+        while True:
+            step_before = newest_step(run_folder)
+            code, reason = run_once(run_folder, place, config, restart, control)
+            if code != EXIT_CRASH:
+                return code
+            failures = 1 if newest_step(run_folder) > step_before else failures + 1
+            error = reason if read_report(run_folder).get("status") == "crashed" else None
+            came_back = failures > 1 and error is not None and error == error_before
+            if control.asked or came_back or failures > config.supervision.max_restarts:
+                tell(f"{reason}\nThe same command goes on from the newest good checkpoint in {run_folder}.")
+                return EXIT_CRASH
+            error_before = error
+            restart = Restart(restart.number + 1 if restart else 1, reason)
+            pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+            tell(f"{reason}\nrestart {restart.number} in {pause:.0f} s, from the newest good checkpoint")
+            if control.stopped_within(pause):
+                write_report(run_folder, "preempted", EXIT_PREEMPTED, "asked to stop before a restart", "")
+                return EXIT_PREEMPTED
+            wait_for_lock(run_folder / ".lock")
+
+
+def run_once(run_folder: Path, place: Place, config: RunConfig, restart: Restart | None, control: "Control") -> tuple[int, str]:
+    """One start of the workers: the exit code, and why, after a crash."""
+    if restart and place.over_ssh:
+        try:
+            check_hosts(place, run_folder)  # or those that are there would wait for those that are not
+        except UserError as error:
+            return EXIT_CRASH, str(error)
+    return outcome(run_folder, run_workers(run_folder, place, config, restart, control))
+
+
+def tell(message: str) -> None:
+    with suppress(OSError):  # after SIGHUP there may be no terminal
+        print(f"albert launch: {message}", file=sys.stderr, flush=True)
+
+
+def wait_for_lock(path: Path) -> None:
+    """Until the rank that held it is gone for good: a process that was killed can take seconds to give back a GPU."""
+    for _ in range(round(LONGEST_DEATH / POLL_SECONDS)):
+        with suppress(UserError):
+            hold_lock(path).close()
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def newest_step(run_folder: Path) -> int:
+    """Step of the newest checkpoint; -1 without one."""
+    numbers = (path.name.removeprefix("step-") for path in (run_folder / "checkpoints").glob("step-*"))
+    return max((int(number) for number in numbers if number.isdigit()), default=-1)
+
+
+def run_workers(run_folder: Path, place: Place, config: RunConfig, restart: Restart | None, control: "Control") -> int:
+    """Start the workers in process groups of their own, wait, end what is left of them; the exit code of what started them."""
+    start = uuid.uuid4().hex
+    told = {START_VARIABLE: start} | (restart.to_environment() if restart else {})
+    end_file = None
+    if place.over_ssh:
+        end_file = run_folder / f"{END_FILE}{start}"
+        write_nodes(run_folder, place, start, told)
+        command, environment = nodes_command(run_folder, place, start), dict(os.environ)
+    else:
+        command = node_launcher(place.devices, run_folder, place.master_addr, free_port(), 0)
+        environment = worker_environment(place.num_procs, config) | told
+    write_report(run_folder, "running", None, "", start)
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL)
+    control.child = Child(process, end_file)
+    try:
+        wait_for(process, run_folder)
+    finally:
+        control.child.end()  # if a launcher was killed, or a worker hangs, others are still at work
+        control.child = None
+        process.wait()
+    return process.returncode
+
+
+def wait_for(process: subprocess.Popen[bytes], run_folder: Path) -> None:
+    """Until it ends, or has had time to since a worker said how the run ended: a process that hangs, also in its last moments, is
+    asked in vain."""
+    patience = None
+    while patience is None or patience > 0:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+            return
+        report = read_report(run_folder)
+        if patience is not None:
+            patience -= POLL_SECONDS
+        elif report["exit_code"] is not None:
+            patience = GRACE_AFTER_HANG if report.get("status") == "hung" else GRACE_SECONDS
+
+
+class Child(NamedTuple):
+    """What was started for the workers."""
+
+    process: subprocess.Popen[bytes]
+    end_file: Path | None
+    """Where workers are on other machines: the file that ends them, wherever they are; the next launch deletes it."""
+
+    def end(self) -> None:
+        """All of it, at once: here by process group, which we made for it, and by the ids of its descendants."""
+        left = descendants(self.process)
+        if self.end_file is not None:
+            with suppress(OSError):
+                self.end_file.touch()
+        end_group(self.process)
+        for process in left:  # pdsh gives each ssh a group of its own
+            with suppress(psutil.Error):
+                process.kill()
+
+
+def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def node_launcher(devices: dict[str, list[int]], run_folder: Path, master_addr: str, master_port: int, number: int) -> list[str]:
+    """DeepSpeed's launcher for the workers of node `number`."""
+    world = base64.urlsafe_b64encode(json.dumps(devices).encode()).decode()
+    command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", f"--node_rank={number}"]
+    command += [f"--master_addr={master_addr}", f"--master_port={master_port}", "--no_local_rank", "--log_level=critical"]
+    return [*command, "--module", "pretrain", str(run_folder / "config.yaml")]
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the process group that `child` leads, which we made for it."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def worker_environment(num_procs: int, config: RunConfig) -> dict[str, str]:
+    """Our environment; packages are found where they are installed, never in the working folder; cores are shared out."""
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "LOCAL_WORLD_SIZE": str(num_procs)}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_procs)))
+    if config.precision.device == "cpu" or shutil.which("nvidia-smi") is None:
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+    return environment
+
+
+class Control:
+    """What signals have asked for, and whom they go to."""
+
+    def __init__(self, stop_file: Path):
+        self.stop_file = stop_file
+        self.child: Child | None = None
+        self.asked = 0
+        """Signals so far: the first asks the workers to save and end, a second ends them at once."""
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.asked += 1
+        if self.asked > 1:
+            if self.child is not None:
+                self.child.end()  # waits for nothing
+            return
+        try:
+            self.stop_file.touch()
+        except OSError:  # a disk that takes no file: the node launcher passes SIGTERM on, one worker after another
+            if self.child is not None:
+                self.child.process.terminate()
+        with suppress(OSError):  # after SIGHUP there may be no terminal to tell
+            os.write(2, b"asked to stop: saving at the next step; a second signal ends at once\n")
+
+    def stopped_within(self, seconds: float) -> bool:
+        """Wait; whether a signal asked to stop meanwhile."""
+        until = time.monotonic() + seconds
+        while not self.asked and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
+        return bool(self.asked)
+
+
+@contextmanager
+def forwarded_signals(stop_file: Path) -> Iterator[Control]:
+    """SIGTERM, SIGUSR1, SIGHUP and Ctrl-C go to the control, and by way of it to the workers."""
+    control = Control(stop_file)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup` ignores SIGHUP
+    before = {number: signal.signal(number, control.on_signal) for number in wanted}
+    try:
+        yield control
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with suppress(OSError):
+            stop_file.unlink(missing_ok=True)
+
+
+def outcome(run_folder: Path, return_code: int) -> tuple[int, str]:
+    """The exit code from what the workers wrote, and why, after a crash; success needs the DONE marker."""
+    state = read_report(run_folder)
+    # a worker can still fall over in gloo's destructors, when all is done and said
+    if (run_folder / "DONE").exists() and 0 in (return_code, state["exit_code"]):
+        return 0, ""
+    if state["exit_code"] in EXPLAINED:
+        return state["exit_code"], ""
+    if state["exit_code"] is None and return_code in EXPLAINED:  # a full disk took the report, but the worker has said it
+        return return_code, ""
+    return EXIT_CRASH, state["message"] or "the workers ended without a report (killed, or out of memory?)"
