@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from data_prep.schema import Manifest, read_manifest
+from launch.hosts import Place
 from pretrain.checkpoint import list_checkpoints, step_of
 from pretrain.config import RunConfig
 from pretrain.data import open_split
@@ -38,6 +39,7 @@ class Machine:
     peak: float
     """FLOP/s of a process."""
     is_gpu: bool
+    has_flash: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,14 @@ class Forecast:
     flops: float
     """Of a step."""
     epochs: float
-    """Times that the unique text is seen, first steps included."""
+    """Times that the unique text is seen by this run, from its beginning; by a phase, without those before."""
     micro_batch_size: int
     memory: MemoryEstimate
     hours: float
 
 
 def report(
-    config: RunConfig, gpu: str | None, num_procs: int, *, price_per_hour: float | None, mfu: float, run_folder: Path | None
+    config: RunConfig, gpu: str | None, place: Place, *, price_per_hour: float | None, mfu: float, run_folder: Path | None
 ) -> str:
     """A line a figure, warnings at the end.
 
@@ -70,9 +72,12 @@ def report(
         UserError: the data cannot be read, `continue_from` does not fit, or the GPU lacks the precision.
     """
     manifest = read_manifest(config.data.path)
-    machine = find_machine(config, gpu, num_procs)
-    first_step = find_first_step(config, manifest, run_folder)
-    cast = forecast(config, manifest, machine, num_procs=num_procs, first_step=first_step, mfu=mfu)
+    num_procs = place.num_procs
+    machine = find_machine(config, gpu, max(map(len, place.devices.values())))
+    phase_step = 0 if config.continue_from is None else step_of(find_predecessor(config, manifest))
+    saved_before = list_checkpoints(run_folder / "checkpoints") if run_folder else []
+    first_step = min(step_of(saved_before[-1]), config.training.steps) if saved_before else phase_step
+    cast = forecast(config, manifest, machine, num_procs=num_procs, first_step=first_step, phase_step=phase_step, mfu=mfu)
     counts = manifest.splits["train"]
     training = config.training
     steps = training.steps - first_step
@@ -95,17 +100,15 @@ def report(
     if price_per_hour is not None:
         rows.append(("cost", f"{cast.hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))
     lines = [f"{name:12} {text}" for name, text in rows]
-    return "\n".join(lines + [f"warning: {text}" for text in warnings(cast, machine, (kept + 1) * saved, run_folder)])
+    return "\n".join(
+        lines + [f"warning: {text}" for text in warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)]
+    )
 
 
-def find_first_step(config: RunConfig, manifest: Manifest, run_folder: Path | None) -> int:
-    """The step that this run stands at, or begins with."""
-    if run_folder is not None and (found := list_checkpoints(run_folder / "checkpoints")):
-        return min(step_of(found[-1]), config.training.steps)
-    return 0 if config.continue_from is None else step_of(find_predecessor(config, manifest))
-
-
-def forecast(config: RunConfig, manifest: Manifest, machine: Machine, *, num_procs: int, first_step: int, mfu: float) -> Forecast:
+def forecast(
+    config: RunConfig, manifest: Manifest, machine: Machine, *, num_procs: int, first_step: int, phase_step: int, mfu: float
+) -> Forecast:
+    """phase_step: at which the run `continue_from` hands over; first_step: at which this one stands."""
     counts, batch = manifest.splits["train"], config.training.global_batch_size
     lengths = sampled_lengths(config, manifest)
     scale = batch / len(lengths)
@@ -120,9 +123,9 @@ def forecast(config: RunConfig, manifest: Manifest, machine: Machine, *, num_pro
         first_step=first_step,
         pieces=pieces,
         flops=flops,
-        epochs=config.training.steps * pieces / max(counts.text_pieces, 1),
+        epochs=(config.training.steps - phase_step) * pieces / max(counts.text_pieces, 1),
         micro_batch_size=micro_batch_size,
-        memory=estimate_memory(config, manifest, micro_batch_size, num_procs, on_gpu=machine.is_gpu),
+        memory=memory_on(machine, config, manifest, micro_batch_size, num_procs),
         hours=(config.training.steps - first_step) * flops / (num_procs * machine.peak * mfu) / 3600,
     )
 
@@ -134,16 +137,20 @@ def sampled_lengths(config: RunConfig, manifest: Manifest) -> np.ndarray:
     return split.lengths(np.linspace(0, len(split) - 1, min(len(split), SAMPLED_ROWS)).astype(np.int64))
 
 
+def memory_on(machine: Machine, config: RunConfig, manifest: Manifest, micro_batch_size: int, num_procs: int) -> MemoryEstimate:
+    return estimate_memory(config, manifest, micro_batch_size, num_procs, on_gpu=machine.is_gpu, has_flash=machine.has_flash)
+
+
 def largest_that_fits(config: RunConfig, manifest: Manifest, machine: Machine, num_procs: int) -> int:
     """What `micro_batch_size: auto` is likely to find: a power of two, or all that falls to a process; 1 if nothing fits."""
     share = -(-config.training.global_batch_size // num_procs)
     sizes = [1 << power for power in range((share - 1).bit_length())] + [share]
-    needs = {size: estimate_memory(config, manifest, size, num_procs, on_gpu=machine.is_gpu).total for size in sizes}
+    needs = {size: memory_on(machine, config, manifest, size, num_procs).total for size in sizes}
     return max((size for size, need in needs.items() if need <= machine.memory), default=1)
 
 
 def find_machine(config: RunConfig, gpu: str | None, num_procs: int) -> Machine:
-    """The GPU of that name, or what a process would have on this machine.
+    """The GPU of that name, or what one of `num_procs` processes would have on this machine.
 
     Raises:
         UserError: the GPU does not have the precision that the config wants.
@@ -154,7 +161,13 @@ def find_machine(config: RunConfig, gpu: str | None, num_procs: int) -> Machine:
     if config.precision.device != "cpu" and torch.cuda.is_available():
         device = torch.device("cuda", 0)
         memory = torch.cuda.get_device_properties(device).total_memory
-        return Machine(torch.cuda.get_device_name(device), GPU_SHARE * memory, peak_flops(device, dtype), True)
+        return Machine(
+            torch.cuda.get_device_name(device),
+            GPU_SHARE * memory,
+            peak_flops(device, dtype),
+            True,
+            torch.cuda.get_device_capability(device) >= (8, 0),
+        )
     peak = peak_flops(torch.device("cpu"), dtype) / num_procs
     memory = CPU_SHARE * (free_memory() or math.inf) / num_procs
     return Machine(
@@ -165,7 +178,7 @@ def find_machine(config: RunConfig, gpu: str | None, num_procs: int) -> Machine:
 def known_gpu(option: str, gpu: Gpu, dtype: str) -> Machine:
     if dtype not in gpu.peaks:
         raise UserError(f"--gpu {option}: has no {dtype}. Set precision.dtype to one of {', '.join(gpu.peaks)}.")
-    return Machine(gpu.name, GPU_SHARE * gpu.memory, gpu.peaks[dtype], True)
+    return Machine(gpu.name, GPU_SHARE * gpu.memory, gpu.peaks[dtype], True, gpu.has_flash)
 
 
 def warnings(cast: Forecast, machine: Machine, disk: float, run_folder: Path | None) -> list[str]:

@@ -76,7 +76,7 @@ def launch(options: LaunchOptions) -> int:
         from launch.dry_run import ASSUMED_MFU, report  # takes torch, which takes seconds to import
 
         price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
-        print(report(config, options.gpu, place.num_procs, price_per_hour=price, mfu=mfu, run_folder=options.output))
+        print(report(config, options.gpu, place, price_per_hour=price, mfu=mfu, run_folder=options.output))
         return 0
     run_folder = options.output.absolute()
     names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}

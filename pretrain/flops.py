@@ -24,6 +24,8 @@ class Gpu(NamedTuple):
     """Bytes."""
     peaks: dict[str, float]
     """FLOP/s of dense products with fp32 sums, by precision.dtype."""
+    has_flash: bool = True
+    """Whether flash attention runs there: Ampere and newer."""
 
 
 GPUS = {
@@ -33,7 +35,7 @@ GPUS = {
     "a100": Gpu("A100", 80e9, {"bf16": 312e12, "fp16": 312e12, "fp32": 19.5e12}),
     "rtx4090": Gpu("RTX 4090", 24e9, {"bf16": 165e12, "fp16": 165e12, "fp32": 82.6e12}),
     "rtx3090": Gpu("RTX 3090", 24e9, {"bf16": 71e12, "fp16": 71e12, "fp32": 35.6e12}),
-    "t4": Gpu("T4", 16e9, {"fp16": 65e12, "fp32": 8.1e12}),
+    "t4": Gpu("T4", 16e9, {"fp16": 65e12, "fp32": 8.1e12}, has_flash=False),
 }
 """The first whose name is in a device's is that device."""
 

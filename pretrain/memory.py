@@ -56,15 +56,15 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(
-    config: RunConfig, manifest: Manifest, micro_batch_size: int, num_procs: int, *, on_gpu: bool
+    config: RunConfig, manifest: Manifest, micro_batch_size: int, num_procs: int, *, on_gpu: bool, has_flash: bool = False
 ) -> MemoryEstimate:
-    """At the longest sequences of the data."""
+    """At the longest sequences of the data. has_flash: whether a GPU has flash attention."""
     model, vocab_size, longest = config.model, manifest.vocab_size, manifest.max_seq_length
     pieces = micro_batch_size * longest
     num_parameters = count_parameters(model, vocab_size)
     half = FP32 if config.precision.dtype == "fp32" else 2
     stream = FP32 if on_gpu else half  # autocast on CUDA has LayerNorm give fp32
-    kept = kept_by_layer(model, half=half, stream=stream, longest=longest, on_gpu=on_gpu)
+    kept = kept_by_layer(model, half=half, stream=stream, longest=longest, has_flash=has_flash)
     if config.training.activation_checkpointing:
         kept_in_all = model.num_hidden_layers * model.hidden_size * stream + kept
     else:
@@ -82,8 +82,8 @@ def estimate_memory(
     )
 
 
-def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, on_gpu: bool) -> int:
-    """Bytes a piece that one layer keeps; on a GPU before Ampere, one context more.
+def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, has_flash: bool) -> int:
+    """Bytes a piece that one layer keeps.
 
     half: bytes of a number in matrix products; stream: between the blocks, where LayerNorm works.
     """
@@ -95,10 +95,10 @@ def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, o
     qkv = 3 * size * half
     if model.attention_dropout:
         attention = size * half + heads * longest * (2 * half + 1)  # weights before and after dropout, mask
-    elif on_gpu and fits_packed_kernel(size // heads, half):
+    elif has_flash and fits_packed_kernel(size // heads, half):
         attention = size * half + heads * FP32  # context, log-sum-exp
     else:
-        attention = 2 * size * half + heads * FP32  # context by sequence, and joined
+        attention = 2 * size * half + heads * FP32  # context by sequence or padded, and joined
     return inputs + norms + dropped + feed_forward + qkv + attention
 
 

@@ -78,13 +78,21 @@ class Trainer:
         watchdog.beat("trying micro-batch sizes", SLOW, is_regular=False)
         self.micro_batch_size = self.choose_micro_batch_size()
         self.loader = Loader(self.train_split, config, self.micro_batch_size, device)
-        self.estimate = estimate_memory(config, self.manifest, self.micro_batch_size, world_size(), on_gpu=device.type == "cuda")
+        model, dtype = config.model, AUTOCAST_DTYPES.get(config.precision.dtype, torch.float32)
+        head_size, drops = model.hidden_size // model.num_attention_heads, model.attention_dropout > 0
+        kernel = chosen_kernel(device, head_size, dtype, drops=drops)
+        self.pads = kernel == "padded"
+        self.estimate = estimate_memory(
+            config,
+            self.manifest,
+            self.micro_batch_size,
+            world_size(),
+            on_gpu=device.type == "cuda",
+            has_flash=kernel == "packed",
+        )
         if rank() == 0:
             cut = describe_cut(config.training.global_batch_size, world_size(), self.micro_batch_size)
             print(f"{cut}; {self.estimate}", flush=True)
-        model, dtype = config.model, AUTOCAST_DTYPES.get(config.precision.dtype, torch.float32)
-        head_size, drops = model.hidden_size // model.num_attention_heads, model.attention_dropout > 0
-        self.pads = chosen_kernel(device, head_size, dtype, drops=drops) == "padded"
         self.stop_signal = False
         self.state = RunState(run_folder, config, self.manifest, self.engine)
         watchdog.beat("loading a checkpoint", SLOW, is_regular=False)

@@ -100,7 +100,9 @@ def kill_pdsh(nodes) -> None:
 def test_a_process_that_dies_on_either_node_is_a_restart(fault, nodes, begin, undisturbed, tmp_path):
     process = begin(tmp_path / "run", until_step=2)
     fault(nodes)
+    fault_at = time.monotonic()
     output = end(process, 0, 120)
+    print(f"{fault.__name__}: done after {time.monotonic() - fault_at:.1f} s")
     assert "restart 1 in 5 s" in output
     assert len(records(tmp_path / "run", "restart")) == 1
     assert_same_run(tmp_path / "run", undisturbed)
@@ -113,7 +115,9 @@ def test_an_sshd_that_dies_takes_nothing_with_it(nodes, begin, undisturbed, tmp_
     process = begin(tmp_path / "run", until_step=2)
     for connection in [each for each in nodes.b.processes() if each.name() == "sshd"]:
         connection.kill()
+    fault_at = time.monotonic()
     output = end(process, 0, 120)
+    print(f"sshd: done after {time.monotonic() - fault_at:.1f} s")
     assert "restart" not in output
     assert_same_run(tmp_path / "run", undisturbed)
     nodes.power_off(nodes.b)
@@ -148,7 +152,9 @@ def test_a_network_that_is_cut_for_a_while_holds_the_run_up_and_no_more(nodes, b
     time.sleep(20)
     steps = len(records(tmp_path / "run"))
     nodes.join()
+    joined_at = time.monotonic()
     assert "restart" not in end(process, 0, 120)
+    print(f"network cut for 20 s: done {time.monotonic() - joined_at:.1f} s after it was back")
     assert steps < 60
     assert_same_run(tmp_path / "run", long_undisturbed, step=60)
 
@@ -198,7 +204,9 @@ def test_a_signal_saves_on_both_nodes_and_a_second_one_ends_both_at_once(nodes, 
     """The second falls into the writing of a checkpoint, which the environment file makes take half a minute on node A."""
     process = begin(tmp_path / "run", until_step=2)
     nodes.a.find("albert launch").terminate()
+    asked_at = time.monotonic()
     end(process, 3, 60)
+    print(f"SIGTERM: code 3 after {time.monotonic() - asked_at:.1f} s")
     saved = newest_step(tmp_path / "run")
     variables = tmp_path / "variables"
     variables.write_text(f"PYTHONPATH={FAULTS}\nSLOW_WRITE=30\nAPI_TOKEN=canary\n")
@@ -211,7 +219,9 @@ def test_a_signal_saves_on_both_nodes_and_a_second_one_ends_both_at_once(nodes, 
     launcher.terminate()
     time.sleep(1)
     launcher.terminate()
+    asked_at = time.monotonic()
     output = end(process, 1, 20)
+    print(f"second SIGTERM: code 1 after {time.monotonic() - asked_at:.1f} s")
     assert "not carried to the other nodes, for they look like secrets: API_TOKEN" in output
     assert "canary" not in (tmp_path / "run" / "nodes.json").read_text() + output
     assert (tmp_path / "run" / "nodes.json").stat().st_mode & 0o777 == 0o600
@@ -226,7 +236,9 @@ def test_a_host_without_the_program_is_refused_before_anything_starts(nodes, beg
     """Node B cannot be reached."""
     nodes.power_off(nodes.b)
     try:
+        began_at = time.monotonic()
         output = end(begin(tmp_path / "run"), 2, 60)
+        print(f"unreachable at the start: code 2 after {time.monotonic() - began_at:.1f} s")
     finally:
         nodes.power_on(nodes.b)
     assert "not every host can be reached by ssh without a password" in output

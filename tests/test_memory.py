@@ -46,7 +46,7 @@ def test_what_a_layer_keeps_is_what_is_counted(dtype, hidden_dropout, attention_
     dropout = {"hidden_dropout": hidden_dropout, "attention_dropout": attention_dropout}
     few, many = (kept_bytes(size, dtype, **dropout) for size in SIZES)
     config = ModelConfig(embedding_size=16, hidden_size=64, num_attention_heads=4, intermediate_size=160, **dropout)
-    counted = kept_by_layer(config, half=dtype.itemsize, stream=dtype.itemsize, longest=LENGTH, on_gpu=False)
+    counted = kept_by_layer(config, half=dtype.itemsize, stream=dtype.itemsize, longest=LENGTH, has_flash=False)
     assert (many - few) / (SIZES[1] - SIZES[0]) / (3 * LENGTH) == pytest.approx(counted, rel=0.01)
 
 

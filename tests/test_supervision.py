@@ -129,6 +129,8 @@ print("alive")
         # nothing is hung that takes less than three times the longest before
         ("watchdog.beat('dancing'); time.sleep(0.39); watchdog.beat('dancing'); time.sleep(1.0)", 0),
         ("time.sleep(1.5)", 0),  # starting
+        # nor if the longest came where more was allowed, as in the first step
+        ("watchdog.beat('dancing', 10); time.sleep(0.5); watchdog.beat('dancing'); time.sleep(1.2)", 0),
         ("watchdog.beat('dancing'); watchdog.close(); time.sleep(1.5)", 0),
     ],
 )
