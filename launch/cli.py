@@ -36,7 +36,7 @@ VERBS = {
         "data_prep.inspect:inspect",
     ),
     "launch": Verb(
-        "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.run:LaunchOptions", "launch.run:launch"
+        "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.options:LaunchOptions", "launch.run:launch"
     ),
     "export": Verb("write a checkpoint in Hugging Face format", "pretrain.export_options:ExportOptions", "pretrain.export:export"),
 }

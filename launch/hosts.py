@@ -1,20 +1,19 @@
-"""Runs over several machines: the hostfile, what travels to the other nodes, and the command that starts them all.
+"""Runs over several machines: where the workers are, the hostfile, and what travels to the other nodes.
 
-The nodes share the run folder, the data and the virtual environment (the same paths on each), and are reached by ssh without a
-password, through pdsh. RUN/nodes.json carries what a node needs; the command line holds nothing but paths.
+The nodes share the run folder, the data and the virtual environment (the same paths on each). RUN/nodes.json carries what a node
+needs; the command line (`launch.commands`) holds nothing but paths.
 """
 
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-from pretrain.rendezvous import free_port
 from tokenizer.errors import UserError
 
 HOST_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -42,17 +41,37 @@ NUM_AT_ONCE = 1024
 """Nodes that pdsh reaches at a time."""
 
 
-class Place(NamedTuple):
-    """Where the workers of a run are."""
+Launcher = Literal["pdsh", "openmpi", "mpich", "impi", "mvapich", "slurm"]
+"""DeepSpeed's names."""
+Starter = Literal["here", "srun"] | Launcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the workers of a run are, and what starts them there."""
 
     devices: dict[str, list[int]]
     """Device numbers by host; "localhost" alone for this machine."""
-    over_ssh: bool
+    starter: Starter = "here"
+    """`here`: this machine alone; `srun`: the nodes of this Slurm job; else a launcher of DeepSpeed's."""
     master_addr: str = "127.0.0.1"
+    container: str | None = None
+    """With srun: apptainer:IMAGE or pyxis:IMAGE."""
+    mounts: tuple[Path, ...] = ()
+    """Folders that the container sees under their own names."""
+    cpus_per_node: str | None = None
+    """With srun: of the job, where it asked for a number."""
+    launcher_args: str | None = None
+    """More options for what DeepSpeed's launcher starts."""
 
     @property
     def num_procs(self) -> int:
         return sum(map(len, self.devices.values()))
+
+    @property
+    def has_agents(self) -> bool:
+        """Whether each node runs `launch.node`."""
+        return self.starter in ("pdsh", "srun")
 
 
 def read_hostfile(path: Path) -> dict[str, list[int]]:
@@ -85,10 +104,6 @@ def read_hostfile(path: Path) -> dict[str, list[int]]:
         faults.append(f"{local[0]}: means another machine on each; give the name that all of them know it by")
     if faults:
         raise UserError(f"--hostfile {path}:\n" + "\n".join(f"  - {fault}" for fault in faults))
-    if shutil.which("pdsh") is None:
-        raise UserError(
-            "--hostfile: pdsh is not to be found. Install the package pdsh, or start the workers with torchrun or srun."
-        )
     return devices
 
 
@@ -121,25 +136,23 @@ def environment_file() -> dict[str, str]:
     return variables
 
 
-def write_nodes(run_folder: Path, place: Place, start: str, more_environment: dict[str, str]) -> None:
-    """RUN/nodes.json, for `launch.node`, readable by its owner alone. start: which one it is of."""
-    plan: dict[str, Any] = {
+def node_plan(place: Place, start: str, master_port: int, more_environment: dict[str, str]) -> dict[str, Any]:
+    """What `launch.node` needs. start: which one it is of."""
+    return {
         "start": start,
         "devices": place.devices,
         "master_addr": place.master_addr,
-        "master_port": free_port(),
+        "master_port": master_port,
         "working_folder": os.getcwd(),
         "environment": carried_environment() | more_environment,
     }
-    path = run_folder / "nodes.json"
+
+
+def write_for_owner(path: Path, text: str) -> None:
+    """A file that its owner alone can read, from its first byte on."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(plan, file, indent=2)
-
-
-def nodes_command(run_folder: Path, place: Place, start: str) -> list[str]:
-    """Start `launch.node` on each host. pdsh replaces %n by the number of the host."""
-    return on_all(place, shlex.join([sys.executable, "-P", "-u", "-m", "launch.node", str(run_folder), start]), " %n")
+        file.write(text)
 
 
 def on_all(place: Place, command: str, more: str = "") -> list[str]:

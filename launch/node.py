@@ -1,8 +1,11 @@
-"""One node of a run over several: `python -m launch.node RUN START NUMBER`, which `albert launch --hostfile` starts through pdsh.
+"""One node of a run over several: `python -m launch.node RUN START [NUMBER]`, which `albert launch` starts through pdsh or srun.
 
 Takes RUN/nodes.json, starts DeepSpeed's launcher for the workers of this node in a process group of its own, and ends that group
-when the launcher ends, when it is asked to, when another start is at work, or when the file RUN/.end-START appears: ssh does not
-end what it has started. A node whose launcher fails makes that file, so that the others do not wait for it.
+when the launcher ends, when it is asked to, when another start is at work, or when the file RUN/.end-START appears: ssh and srun
+do not end what they have started. A node whose launcher fails makes that file, so that the others do not wait for it.
+
+Slurm sends SIGTERM to every process of a step when its job is cancelled. The workers save and end by it, as `albert launch` asks
+them to; this program and DeepSpeed's launcher, which would kill them one after another, do not hear it.
 """
 
 import json
@@ -10,30 +13,48 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from launch.commands import AGENT_PLAN, node_launcher
 from launch.hosts import END_FILE
-from launch.workers import POLL_SECONDS, end_group, node_launcher, worker_environment
+from launch.slurm import own_devices
+from launch.workers import POLL_SECONDS, end_group, worker_environment
 from pretrain.config import load_config
+
+PLAN_SECONDS = 30.0
+"""That a network file system may take to show this node a file."""
 
 
 def main(arguments: list[str]) -> int:
-    run_folder, start, number = Path(arguments[0]), arguments[1], int(arguments[2])
-    plan = read_plan(run_folder)
-    if plan is None or plan["start"] != start:
+    run_folder, start, *number = arguments
+    is_step = not number
+    number = int(os.environ["SLURM_PROCID"]) if is_step else int(number[0])
+    return run_node(Path(run_folder), start, number, is_step=is_step)
+
+
+def run_node(run_folder: Path, start: str, number: int, *, is_step: bool) -> int:
+    """is_step: Slurm's, which signals what runs here, and says which devices are ours."""
+    plan = wait_for_plan(run_folder, start)
+    if plan is None:
         print("this start has been given up", file=sys.stderr)
         return 1
     os.environ.update(plan["environment"])
-    devices = list(plan["devices"].values())[number]
+    host = list(plan["devices"])[number]
+    if is_step:
+        plan["devices"][host] = own_devices(len(plan["devices"][host]))
+    num_procs = len(plan["devices"][host])
     config = load_config(run_folder / "config.yaml")
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(signum, leave)
+    if is_step:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # the launcher starts so, too; a worker unblocks it
     child = subprocess.Popen(
         node_launcher(plan["devices"], run_folder, plan["master_addr"], plan["master_port"], number),
-        env=worker_environment(len(devices), config),
+        env=worker_environment(num_procs, config),
         cwd=plan["working_folder"],
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -47,6 +68,16 @@ def main(arguments: list[str]) -> int:
         with suppress(OSError):
             end_file.touch()
     return code
+
+
+def wait_for_plan(run_folder: Path, start: str) -> dict[str, Any] | None:
+    """The plan of this start; None if another is at work."""
+    deadline = time.monotonic() + PLAN_SECONDS
+    while (plan := read_plan(run_folder)) is None or plan["start"] != start:
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(POLL_SECONDS)
+    return plan
 
 
 def watch(child: subprocess.Popen[bytes], run_folder: Path, end_file: Path, start: str) -> int:
@@ -64,7 +95,7 @@ def watch(child: subprocess.Popen[bytes], run_folder: Path, end_file: Path, star
 def read_plan(run_folder: Path) -> dict[str, Any] | None:
     """RUN/nodes.json; None while it is being written, or where the disk does not answer."""
     with suppress(OSError, ValueError):
-        return json.loads((run_folder / "nodes.json").read_text(encoding="utf-8"))
+        return json.loads((run_folder / AGENT_PLAN).read_text(encoding="utf-8"))
     return None
 
 

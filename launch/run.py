@@ -1,17 +1,30 @@
 """`albert launch`: run config and overrides in, a run folder and workers under DeepSpeed's launcher out, and a true exit code."""
 
 import json
-import math
 import os
-from dataclasses import dataclass, field, replace
+import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import yaml
 
 from data_prep.schema import read_manifest
+from launch.commands import plan_start
 from launch.hosts import END_FILE, Place, check_hosts, read_hostfile
-from launch.workers import supervise
+from launch.options import LaunchOptions, job_of, option_faults
+from launch.slurm import (
+    SCRIPT,
+    Job,
+    allocation,
+    in_job,
+    is_batch_script,
+    refuse_second_job,
+    requeue_if_useful,
+    restart_of_job,
+    script_text,
+    submit,
+)
+from launch.workers import supervise, wait_for_lock
 from pretrain.config import (
     MAY_DIFFER_ON_RESUME,
     PAPER_BATCH,
@@ -23,50 +36,16 @@ from pretrain.config import (
     scaled_lr,
     to_plain,
 )
+from pretrain.report import START_VARIABLE
 from pretrain.run_lock import hold_lock
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
 LOCKS = {".lock", ".launch.lock"}
-Gpu = Literal["h200", "h100", "h100_pcie", "a100", "rtx4090", "rtx3090", "t4"]
-"""Keys of `pretrain.flops.GPUS`, which would have torch imported for a `--help`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """Options of `albert launch`; any field of the run config can follow as --section.field VALUE."""
-
-    config: Path
-    """YAML run config, e.g. configs/demo.yaml."""
-    output: Path | None = None
-    """Run folder; given again, the run goes on from its newest good checkpoint. A dry run does without."""
-    data: Path | None = None
-    """Folder that `albert prepare` wrote; stands for --data.path."""
-    continue_from: Path | None = None
-    """Run folder whose newest checkpoint this run begins with; stands for the field continue_from."""
-    num_procs: int | None = None
-    """Worker processes on this machine; default: one for each GPU, or 1 on CPU."""
-    hostfile: Path | None = None
-    """Several machines, one `HOST slots=N` a line, reached by pdsh and ssh; RUN, DATA and the environment have the same paths on
-    each."""
-    master_addr: str | None = None
-    """Address at which the other machines of --hostfile reach the first one; default: its name there."""
-    dry_run: bool = False
-    """Start nothing: print parameters, FLOPs, memory, epochs, disk, hours and cost of the run."""
-    gpu: Gpu | None = None
-    """With --dry_run: the GPU to reckon with; default: what this machine has."""
-    num_gpus: int | None = None
-    """With --dry_run: how many of them; default: 1."""
-    price_per_hour: float | None = None
-    """With --dry_run: price of one of them for an hour, in any currency."""
-    mfu: float | None = None
-    """With --dry_run: share of the peak FLOP/s that training is thought to reach; default 0.4."""
-    overrides: list[str] = field(default_factory=list)
-    """Fields of the run config as section.field=VALUE; --section.field VALUE means the same."""
 
 
 def launch(options: LaunchOptions) -> int:
-    """Check everything, write RUN/config.yaml, train; return the exit code. A dry run says what that would take.
+    """Check everything, write RUN/config.yaml, train or submit; return the exit code. A dry run says what that would take.
 
     Raises:
         UserError: any fault in config, data, or run folder, before a process is started.
@@ -77,13 +56,19 @@ def launch(options: LaunchOptions) -> int:
 
         price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
         print(report(config, options.gpu, place, price_per_hour=price, mfu=mfu, run_folder=options.output))
+        if options.output is not None:
+            print(describe_start(options.output.absolute(), place, job_of(options) if options.slurm and not in_job() else None))
         return 0
     run_folder = options.output.absolute()
     names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
     if "config.yaml" not in names and not names <= LOCKS:  # locks alone are left by a first start that ended early
         check_output_folder(run_folder, marker="config.yaml", what="run")
-    run_folder.mkdir(exist_ok=True)
+    make_run_folder(run_folder, options.permissions)
+    if is_batch_script():
+        wait_for_lock(run_folder / ".launch.lock")  # Slurm may start a job again before the disk has given up its locks
     with hold_lock(run_folder / ".launch.lock"):
+        if is_batch_script():
+            wait_for_lock(run_folder / ".lock")
         hold_lock(run_folder / ".lock").close()  # the workers of a launch that was killed may still be at work
         if any((run_folder / "checkpoints").glob("step-*")):
             refuse_changed_config(run_folder, config)
@@ -93,13 +78,43 @@ def launch(options: LaunchOptions) -> int:
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
             return 0
+        submits = options.slurm and not in_job()
+        if submits:
+            refuse_second_job(run_folder)
+        write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        print(describe_lr(config), flush=True)
+        if submits:
+            submit(run_folder, job_of(options))
+            return 0
         for stale in (*map(run_folder.joinpath, ("DONE", "STOP", "state.json")), *run_folder.glob(f"{END_FILE}*")):
             stale.unlink(missing_ok=True)
-        write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
-        if place.over_ssh:
+        if place.starter == "pdsh":
             check_hosts(place, run_folder)
-        print(describe_lr(config), flush=True)
-        return supervise(run_folder, place, config)
+        ended = supervise(run_folder, place, config, restart_of_job() if is_batch_script() else None)
+    if is_batch_script():
+        requeue_if_useful(run_folder, ended)
+    return ended.code
+
+
+def make_run_folder(run_folder: Path, permissions: str) -> None:
+    """A new one gets the permissions, whatever the umask is; one that is there keeps its own."""
+    if not run_folder.is_dir():
+        run_folder.mkdir(mode=0o700)
+        run_folder.chmod(int(permissions, 8))
+
+
+def describe_start(run_folder: Path, place: Place, job: Job | None) -> str:
+    """The exact command, and the files it is given; what changes with each start is in capitals."""
+    files = {"config.yaml": "this config, with every field filled in"}
+    if job is not None:
+        command, files = ["sbatch", "--parsable", str(run_folder / SCRIPT)], files | {SCRIPT: script_text(run_folder, job)}
+    else:
+        start = plan_start(run_folder, place, "START", 0, {START_VARIABLE: "START"})
+        command, files = start.command, files | start.files
+    lines = ["", "command", shlex.join(command)]
+    for name, text in files.items():
+        lines += ["", str(run_folder / name), text.rstrip("\n")]
+    return "\n".join(lines)
 
 
 def read_run_config(options: LaunchOptions) -> tuple[RunConfig, Place]:
@@ -138,34 +153,20 @@ def read_run_config(options: LaunchOptions) -> tuple[RunConfig, Place]:
 def find_place(options: LaunchOptions, config: RunConfig, hosts: dict[str, list[int]] | None) -> tuple[Place, list[str]]:
     """Where the processes are, and faults."""
     if hosts is not None and not options.num_gpus:
-        return Place(hosts, over_ssh=True, master_addr=options.master_addr or next(iter(hosts))), []
+        master_addr = options.master_addr or next(iter(hosts))
+        place = Place(devices=hosts, starter=options.launcher, master_addr=master_addr, launcher_args=options.launcher_args)
+        return place, []
+    if options.slurm and in_job() and not options.num_gpus:
+        paths = {config.data.path, options.output, Path.cwd(), config.continue_from, config.model.init_from} - {None}
+        mounts = tuple(sorted(path.absolute() for path in paths))
+        return allocation(options.num_procs, options.container, mounts), []
+    if options.slurm and not options.num_gpus:  # their names are not known yet
+        devices = list(range(options.num_procs or 1))
+        return Place(devices={f"NODE{number}": devices for number in range(options.num_nodes)}, starter="srun"), []
     num_procs = options.num_gpus or options.num_procs or (1 if options.gpu else default_num_procs(config))
     visible = None if options.dry_run else os.environ.get("CUDA_VISIBLE_DEVICES")
     devices, faults = device_numbers(num_procs, config.precision.device, visible)
-    return Place({"localhost": devices}, over_ssh=False), faults
-
-
-def option_faults(options: LaunchOptions) -> list[str]:
-    """What is wrong with the options themselves; a line each."""
-    faults = []
-    if options.output is None and not options.dry_run:
-        faults.append("--output: is missing; give a run folder")
-    for name in ("num_procs", "num_gpus", "price_per_hour", "mfu"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < math.inf:
-            faults.append(f"--{name}: must be above 0, found {value}")
-    if options.mfu is not None and options.mfu > 1:
-        faults.append(f"--mfu: must be at most 1, found {options.mfu}")
-    given = [name for name in ("gpu", "num_gpus", "price_per_hour", "mfu") if getattr(options, name) is not None]
-    if given and not options.dry_run:
-        faults.append(f"--{', --'.join(given)}: go with --dry_run alone")
-    if options.hostfile is not None and options.num_procs is not None:
-        faults.append("--num_procs: the slots of --hostfile say how many; give one of them")
-    if options.master_addr is not None and options.hostfile is None:
-        faults.append("--master_addr: goes with --hostfile alone")
-    if options.num_gpus is not None and options.num_procs is not None:
-        faults.append("--num_gpus: stands for --num_procs in a dry run; give one of them")
-    return faults
+    return Place(devices={"localhost": devices}), faults
 
 
 def split_override(text: str) -> tuple[str, str]:

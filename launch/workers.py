@@ -1,7 +1,5 @@
 """The workers of a run: started under DeepSpeed's launcher, stopped, and started again after a crash."""
 
-import base64
-import json
 import os
 import shutil
 import signal
@@ -17,11 +15,13 @@ from typing import NamedTuple
 
 import psutil
 
-from launch.hosts import END_FILE, Place, check_hosts, nodes_command, write_nodes
+from launch.commands import plan_start
+from launch.hosts import END_FILE, Place, check_hosts, write_for_owner
 from pretrain.config import RunConfig
 from pretrain.rendezvous import free_port
 from pretrain.report import START_VARIABLE, Restart, read_report, write_report
 from pretrain.run_lock import hold_lock
+from pretrain.watchdog import EXIT_HUNG
 from tokenizer.errors import UserError
 
 EXIT_CRASH, EXIT_PREEMPTED = 1, 3
@@ -30,42 +30,54 @@ EXPLAINED = (2, EXIT_PREEMPTED, 4)
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds before a restart; doubled each time that no checkpoint was added."""
 POLL_SECONDS, LONGEST_DEATH = 0.5, 60.0
+STARTS, STARTS_AT_LEAST = 3, 30.0
+"""Times `supervision.watchdog_seconds`, and seconds, that rank 0 has to appear (it has not imported torch by then): srun can hang."""
 GRACE_AFTER_HANG, GRACE_SECONDS = 5.0, 60.0
 """Seconds for DeepSpeed's launcher to end after a worker has reported; it gives the other workers 30 by itself."""
 
 
-def supervise(run_folder: Path, place: Place, config: RunConfig) -> int:
+class Ended(NamedTuple):
+    """How a run ended, as far as `albert launch` goes."""
+
+    code: int
+    signals: list[int]
+    """That had asked for it, in order."""
+    is_hopeless: bool = False
+    """Another start would meet the same error."""
+
+
+def supervise(run_folder: Path, place: Place, config: RunConfig, restart: Restart | None = None) -> Ended:
     """Run the workers to an end that is none of a crash; after a crash start them again, from the newest good checkpoint.
 
-    Returns the exit code. No more is tried once `supervision.max_restarts` in a row have added no checkpoint, an error has come
-    back with the same words, or a signal has asked for an end.
+    No more is tried once `supervision.max_restarts` in a row have added no checkpoint, an error has come back with the same words,
+    or a signal has asked for an end. restart: what the first workers log as one.
     """
-    restart, failures, error_before = None, 0, None
+    failures, error_before = 0, None
     with forwarded_signals(run_folder / "STOP") as control:
         while True:
             step_before = newest_step(run_folder)
             code, reason = run_once(run_folder, place, config, restart, control)
             if code != EXIT_CRASH:
-                return code
+                return Ended(code, control.signals)
             failures = 1 if newest_step(run_folder) > step_before else failures + 1
             error = reason if read_report(run_folder).get("status") == "crashed" else None
             came_back = failures > 1 and error is not None and error == error_before
-            if control.asked or came_back or failures > config.supervision.max_restarts:
+            if control.signals or came_back or failures > config.supervision.max_restarts:
                 tell(f"{reason}\nThe same command goes on from the newest good checkpoint in {run_folder}.")
-                return EXIT_CRASH
+                return Ended(EXIT_CRASH, control.signals, is_hopeless=came_back)
             error_before = error
             restart = Restart(restart.number + 1 if restart else 1, reason)
             pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
             tell(f"{reason}\nrestart {restart.number} in {pause:.0f} s, from the newest good checkpoint")
             if control.stopped_within(pause):
                 write_report(run_folder, "preempted", EXIT_PREEMPTED, "asked to stop before a restart", "")
-                return EXIT_PREEMPTED
+                return Ended(EXIT_PREEMPTED, control.signals)
             wait_for_lock(run_folder / ".lock")
 
 
 def run_once(run_folder: Path, place: Place, config: RunConfig, restart: Restart | None, control: "Control") -> tuple[int, str]:
     """One start of the workers: the exit code, and why, after a crash."""
-    if restart and place.over_ssh:
+    if restart and place.starter == "pdsh":
         try:
             check_hosts(place, run_folder)  # or those that are there would wait for those that are not
         except UserError as error:
@@ -97,19 +109,15 @@ def run_workers(run_folder: Path, place: Place, config: RunConfig, restart: Rest
     """Start the workers in process groups of their own, wait, end what is left of them; the exit code of what started them."""
     start = uuid.uuid4().hex
     told = {START_VARIABLE: start} | (restart.to_environment() if restart else {})
-    end_file = None
-    if place.over_ssh:
-        end_file = run_folder / f"{END_FILE}{start}"
-        write_nodes(run_folder, place, start, told)
-        command, environment = nodes_command(run_folder, place, start), dict(os.environ)
-    else:
-        command = node_launcher(place.devices, run_folder, place.master_addr, free_port(), 0)
-        environment = worker_environment(place.num_procs, config) | told
-    write_report(run_folder, "running", None, "", start)
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL)
-    control.child = Child(process, end_file)
+    command, files, more_environment = plan_start(run_folder, place, start, free_port(), told)
+    for name, text in files.items():
+        write_for_owner(run_folder / name, text)
+    write_report(run_folder, "starting", None, "", start)
+    environment = worker_environment(place.num_procs, config) if place.starter == "here" else dict(os.environ)
+    process = subprocess.Popen(command, env=environment | more_environment, start_new_session=True, stdin=subprocess.DEVNULL)
+    control.child = Child(process, run_folder / f"{END_FILE}{start}" if place.has_agents else None)
     try:
-        wait_for(process, run_folder)
+        wait_for(process, run_folder, start, max(STARTS_AT_LEAST, STARTS * config.supervision.watchdog_seconds))
     finally:
         control.child.end()  # if a launcher was killed, or a worker hangs, others are still at work
         control.child = None
@@ -117,10 +125,10 @@ def run_workers(run_folder: Path, place: Place, config: RunConfig, restart: Rest
     return process.returncode
 
 
-def wait_for(process: subprocess.Popen[bytes], run_folder: Path) -> None:
-    """Until it ends, or has had time to since a worker said how the run ended: a process that hangs, also in its last moments, is
-    asked in vain."""
-    patience = None
+def wait_for(process: subprocess.Popen[bytes], run_folder: Path, start: str, start_seconds: float) -> None:
+    """Until it ends; or has had `start_seconds` in which rank 0 did not say that it runs; or has had time to since a worker said
+    how the run ended: a process that hangs, also in its last moments, is asked in vain."""
+    patience, deadline = None, time.monotonic() + start_seconds
     while patience is None or patience > 0:
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
@@ -130,6 +138,9 @@ def wait_for(process: subprocess.Popen[bytes], run_folder: Path) -> None:
             patience -= POLL_SECONDS
         elif report["exit_code"] is not None:
             patience = GRACE_AFTER_HANG if report.get("status") == "hung" else GRACE_SECONDS
+        elif report.get("status") == "starting" and time.monotonic() > deadline:
+            write_report(run_folder, "hung", EXIT_HUNG, f"rank 0 did not start within {start_seconds:.0f} s", start)
+            return
 
 
 class Child(NamedTuple):
@@ -157,14 +168,6 @@ def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return []
 
 
-def node_launcher(devices: dict[str, list[int]], run_folder: Path, master_addr: str, master_port: int, number: int) -> list[str]:
-    """DeepSpeed's launcher for the workers of node `number`."""
-    world = base64.urlsafe_b64encode(json.dumps(devices).encode()).decode()
-    command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", f"--node_rank={number}"]
-    command += [f"--master_addr={master_addr}", f"--master_port={master_port}", "--no_local_rank", "--log_level=critical"]
-    return [*command, "--module", "pretrain", str(run_folder / "config.yaml")]
-
-
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the process group that `child` leads, which we made for it."""
     with suppress(ProcessLookupError):
@@ -186,12 +189,12 @@ class Control:
     def __init__(self, stop_file: Path):
         self.stop_file = stop_file
         self.child: Child | None = None
-        self.asked = 0
-        """Signals so far: the first asks the workers to save and end, a second ends them at once."""
+        self.signals: list[int] = []
+        """So far: the first asks the workers to save and end, a second ends them at once."""
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.asked += 1
-        if self.asked > 1:
+        self.signals.append(number)
+        if len(self.signals) > 1:
             if self.child is not None:
                 self.child.end()  # waits for nothing
             return
@@ -206,9 +209,9 @@ class Control:
     def stopped_within(self, seconds: float) -> bool:
         """Wait; whether a signal asked to stop meanwhile."""
         until = time.monotonic() + seconds
-        while not self.asked and (left := until - time.monotonic()) > 0:
+        while not self.signals and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, POLL_SECONDS))
-        return bool(self.asked)
+        return bool(self.signals)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 crash, 2 user error, 3 preempted, 4 stopped by diagnosis. state.json says the same in words.
 """
 
+import signal
 import sys
 import time
 import traceback
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pretrain.config import SupervisionConfig
 from pretrain.rendezvous import own_rank
-from pretrain.report import Diagnosis, Preempted, is_overtaken, read_report, write_report
+from pretrain.report import Diagnosis, Preempted, is_overtaken, own_start, read_report, write_report
 from pretrain.run_lock import hold_lock
 from pretrain.watchdog import EXIT_HUNG, Watchdog
 from tokenizer.errors import UserError
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m pretrain RUN/config.yaml (written by `albert launch`; it takes no overrides)", file=sys.stderr)
         return 2
     run_folder = config.parent
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked by `launch.node` under Slurm, for DeepSpeed's launcher
     with ExitStack() as held:
         if own_rank() == 0:
             try:
@@ -33,7 +35,8 @@ def main(arguments: list[str]) -> int:
             except UserError as error:
                 print(error, file=sys.stderr)
                 return 2
-            if read_report(run_folder).get("status") != "running":  # as `albert launch` has written already
+            report = read_report(run_folder)
+            if report["exit_code"] is None or report.get("start") != own_start():  # or another rank has failed meanwhile
                 write_report(run_folder, "running", None, "")
         return run(run_folder)
 

@@ -7,9 +7,16 @@ from contextlib import suppress
 
 from tokenizer.errors import UserError
 
+STARTERS = {
+    "OMPI_COMM_WORLD_RANK": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "MV2_COMM_WORLD_RANK": ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+    "SLURM_STEP_ID": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+}
+"""By a variable that shows the starter (Open MPI, MVAPICH, srun): those of rank, world size and local rank."""
+
 
 def fill_environment() -> None:
-    """Set the five rendezvous variables where the starter did not: from Slurm's, or for a single process.
+    """Set the five rendezvous variables where the starter did not: from its own, or for a single process.
 
     Without them DeepSpeed asks for mpi4py (docs/decisions.md).
 
@@ -21,24 +28,29 @@ def fill_environment() -> None:
             "MASTER_ADDR: is not set, and this job has several nodes. In the batch script, before srun: "
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
         )
-    slurm = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
-    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in single.items():
-        if "SLURM_STEP_ID" in os.environ and name in slurm:
-            value = os.environ.get(slurm[name], value)
+    for name, value in (own_ranks() | {"MASTER_ADDR": "127.0.0.1"}).items():
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
         os.environ["MASTER_PORT"] = str(free_port()) if os.environ["WORLD_SIZE"] == "1" else "29500"
 
 
+def own_ranks() -> dict[str, str]:
+    """RANK, WORLD_SIZE and LOCAL_RANK as the starter's variables give them, or those of a single process."""
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    for sign, variables in STARTERS.items():
+        if sign in os.environ:
+            return {name: os.environ.get(of, names[name]) for name, of in zip(names, variables, strict=True)}
+    return names
+
+
 def own_rank() -> int:
     """This process's rank, also before the process group exists."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    return int(os.environ.get("RANK", own_ranks()["RANK"]))
 
 
 def local_rank() -> int:
     """Number of this process on its node."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    return int(os.environ.get("LOCAL_RANK", own_ranks()["LOCAL_RANK"]))
 
 
 def free_port() -> int:

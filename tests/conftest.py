@@ -95,3 +95,13 @@ def undisturbed(launch, tmp_path_factory) -> Path:
     run_folder = tmp_path_factory.mktemp("run") / "undisturbed"
     launch(run_folder)
     return run_folder
+
+
+@pytest.fixture(scope="session")
+def long_undisturbed(launch, tmp_path_factory) -> Path:
+    """The same over 60 steps."""
+    from runs import LONG
+
+    run_folder = tmp_path_factory.mktemp("long") / "undisturbed"
+    launch(run_folder, *LONG)
+    return run_folder

@@ -26,6 +26,10 @@ logging: {every_n_steps: 1, wandb: disabled}
 supervision: {max_restarts: 0}
 """
 
+LONG = ("--training.steps", 60, "--schedule.total_steps", 100, "--training.validate_every_n_steps", 100)
+LONG += ("--checkpoint.every_n_steps", 20)
+"""Steps enough for something to happen meanwhile."""
+
 
 def tensors(run_folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     folder = run_folder / "checkpoints" / f"step-{step}"

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import ALBERT
-from runs import assert_same_run, figures, records
+from runs import LONG, assert_same_run, figures, records
 
 from launch.hosts import read_hostfile
 from launch.workers import newest_step
@@ -122,17 +122,6 @@ def test_an_sshd_that_dies_takes_nothing_with_it(nodes, begin, undisturbed, tmp_
     assert_same_run(tmp_path / "run", undisturbed)
     nodes.power_off(nodes.b)
     nodes.power_on(nodes.b)
-
-
-LONG = ("--training.steps", 60, "--schedule.total_steps", 100, "--training.validate_every_n_steps", 100)
-LONG += ("--checkpoint.every_n_steps", 20)
-
-
-@pytest.fixture(scope="module")
-def long_undisturbed(launch, tmp_path_factory):
-    run_folder = tmp_path_factory.mktemp("long") / "undisturbed"
-    launch(run_folder, *LONG)
-    return run_folder
 
 
 def wait_for_step(run_folder: Path, process, step: int) -> None:

@@ -29,6 +29,17 @@ def kill_node_launcher(process: subprocess.Popen) -> None:
     psutil.Process(process.pid).children()[0].kill()
 
 
+def test_a_start_that_comes_to_nothing_is_found_and_tried_again(undisturbed, small_config, synthetic, tmp_path):
+    """DeepSpeed's launcher stands still before it has started a worker."""
+    process = start(small_config, synthetic, tmp_path / "run", *SUPERVISED)
+    wait_for(lambda: bool(psutil.Process(process.pid).children()), process)
+    psutil.Process(process.pid).children()[0].suspend()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "rank 0 did not start within 30 s\nrestart 1 in 5 s" in output
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
 def stop_rank(process: subprocess.Popen) -> None:
     """A process that hangs: it neither answers nor ends; the others wait for it."""
     rank(process, 1).suspend()

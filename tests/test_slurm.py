@@ -1,0 +1,190 @@
+"""`albert launch --slurm` under a real Slurm: jobs on two nodes, and what can happen to them."""
+
+import json
+import os
+import shlex
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slurm_cluster
+from conftest import ALBERT
+from runs import LONG, assert_same_run, figures, records
+
+from launch.slurm import Job, job_faults, script_text
+from launch.workers import newest_step
+
+needs_slurm = pytest.mark.skipif(slurm_cluster.missing() is not None, reason=str(slurm_cluster.missing()))
+SUPERVISED = ("--supervision.max_restarts", 2, "--supervision.watchdog_seconds", 8, "--checkpoint.every_n_steps", 1)
+FAULTS = str(Path(__file__).parent / "faults")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    with slurm_cluster.Slurm(tmp_path_factory.mktemp("slurm")) as made:
+        yield made
+
+
+@pytest.fixture
+def begin(slurm, small_config, synthetic):
+    """Submit a run on both nodes; the number of its job."""
+    begun = []
+
+    def run(run_folder: Path, *options: object, until_step: int = -1, **environment: str) -> str:
+        where = ("--config", small_config, "--data", synthetic, "--output", run_folder, "--slurm", "true", "--num_nodes", 2)
+        slurm.run(ALBERT, "launch", *where, *SUPERVISED, "--checkpoint.keep_last", 20, *options, **environment)
+        job = json.loads((run_folder / "slurm.json").read_text())["job"]
+        begun.append(job)
+        wait_for_checkpoint(slurm, run_folder, job, until_step)
+        return job
+
+    yield run
+    for job in begun:
+        slurm.run("scancel", "--quiet", job)
+        slurm.wait_for_end(job, 60)
+
+
+def wait_for_checkpoint(slurm, run_folder: Path, job: str, step: int) -> None:
+    deadline = time.monotonic() + 90
+    while newest_step(run_folder) < step:
+        assert time.monotonic() < deadline, log_of(run_folder, job)
+        time.sleep(0.05)
+
+
+def log_of(run_folder: Path, job: str) -> str:
+    path = run_folder / f"slurm-{job}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def end(slurm, run_folder: Path, job: str, ended: str, seconds: float = 120) -> str:
+    """The log of a job that ends so."""
+    found = slurm.wait_for_end(job, seconds)
+    log = log_of(run_folder, job)
+    assert found == ended, log
+    return log
+
+
+@needs_slurm
+def test_a_job_on_two_nodes_makes_the_run_of_one_whatever_the_folder_is_called(slurm, begin, undisturbed, tmp_path):
+    run_folder = tmp_path / 'a run\'s "100 %j" $HOME; `true`'
+    began_at = time.monotonic()
+    job = begin(run_folder, "--sbatch", 'comment=it\'s a "test" for $5')
+    end(slurm, run_folder, job, "COMPLETED 0:0")
+    print(f"a job of 10 steps: done after {time.monotonic() - began_at:.1f} s")
+    ours, theirs = (figures(folder, "loss", "grad_norm", "rows_crc32") for folder in (run_folder, undisturbed))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert run_folder.stat().st_mode & 0o777 == 0o700
+
+
+@needs_slurm
+def test_a_job_whose_time_is_nearly_up_saves_and_is_requeued_and_a_cancelled_one_saves_and_is_not(slurm, begin, tmp_path):
+    """Slurm's own signal, from --sbatch time=1 and twenty seconds before."""
+    run_folder = tmp_path / "run"
+    endless = ("--training.steps", 100_000, "--schedule.total_steps", 100_000, "--checkpoint.every_n_steps", 1000)
+    slurm.wait_for_nodes()
+    began_at = time.monotonic()
+    job = begin(run_folder, *endless, "--sbatch", "time=1", "signal=B:USR1@20")
+    slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 90)
+    print(f"time limit of 60 s, signal 20 s before: saved and requeued after {time.monotonic() - began_at:.1f} s")
+    assert f"job {job} is to be requeued: it saved, and goes on" in log_of(run_folder, job)
+    saved = newest_step(run_folder)
+    assert saved == records(run_folder)[-1]["step"]
+    slurm.begin_again_now(job)
+    slurm.wait_for(lambda: records(run_folder)[-1]["step"] > saved, 60)
+    assert [record["message"] for record in records(run_folder, "restart")] == [f"Slurm has started job {job} again"]
+    slurm.run("scancel", job)
+    cancelled_at = time.monotonic()
+    slurm.wait_for_end(job, 60)
+    print(f"scancel: saved and over after {time.monotonic() - cancelled_at:.1f} s")
+    assert slurm.state(job) == "CANCELLED"
+    assert newest_step(run_folder) > saved
+    assert json.loads((run_folder / "state.json").read_text())["status"] == "preempted"
+
+
+@needs_slurm
+def test_a_requeued_job_makes_the_run_of_one_that_was_not_and_a_second_one_is_refused(
+    slurm, begin, undisturbed, small_config, synthetic, tmp_path
+):
+    run_folder = tmp_path / "run"
+    job = begin(run_folder, until_step=2)
+    slurm.run("scancel", "--batch", "--signal=USR1", job)
+    slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 60)
+    again = ("--config", small_config, "--data", synthetic, "--output", run_folder, "--slurm", "true", "--num_nodes", 2)
+    refused = slurm.run(ALBERT, "launch", *again, *SUPERVISED, "--checkpoint.keep_last", 20, code=2)
+    assert f"job {job} is waiting or at work for this run" in refused
+    slurm.begin_again_now(job)
+    end(slurm, run_folder, job, "COMPLETED 0:0")
+    assert_same_run(run_folder, undisturbed)
+
+
+@needs_slurm
+def test_a_trainer_that_is_killed_is_a_restart_on_the_same_nodes(slurm, begin, undisturbed, tmp_path):
+    job = begin(tmp_path / "run", until_step=2)
+    slurm.b.find("-m pretrain").kill()
+    killed_at = time.monotonic()
+    log = end(slurm, tmp_path / "run", job, "COMPLETED 0:0")
+    print(f"trainer killed under Slurm: done after {time.monotonic() - killed_at:.1f} s")
+    assert "restart 1 in 5 s" in log
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+@needs_slurm
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_a_node_that_is_lost_has_slurm_requeue_the_job(which, slurm, begin, long_undisturbed, tmp_path):
+    """Node A runs the script, too."""
+    run_folder = tmp_path / "run"
+    job = begin(run_folder, *LONG, until_step=20)
+    node = getattr(slurm, which)
+    slurm.power_off(node)
+    lost_at = time.monotonic()
+    slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 90)
+    print(f"node {which} lost: requeued after {time.monotonic() - lost_at:.1f} s, SlurmdTimeout {slurm_cluster.SECONDS_TO_DOWN}")
+    slurm.wait_for(lambda: slurm.state(job) == "PENDING", 60)  # or srun hangs in Slurm 22.05
+    slurm.power_on(node)
+    slurm.wait_for_nodes()
+    slurm.begin_again_now(job)
+    back_at = time.monotonic()
+    end(slurm, run_folder, job, "COMPLETED 0:0")
+    print(f"node {which} lost: done {time.monotonic() - back_at:.1f} s after it was back")
+    assert_same_run(run_folder, long_undisturbed, step=60)
+
+
+@needs_slurm
+def test_restarts_in_vain_requeue_the_job_once_and_then_end_it(slurm, begin, tmp_path):
+    """Rank 1 dies before each step 3, whatever is done."""
+    run_folder = tmp_path / "run"
+    variables = {"PYTHONPATH": FAULTS, "DIES_AT": "3", "DIES_BY": "kill"}
+    job = begin(run_folder, "--supervision.max_restarts", 0, **variables)
+    slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 90)
+    assert "to be requeued: the next try may be on other nodes" in log_of(run_folder, job)
+    slurm.begin_again_now(job)
+    log = end(slurm, run_folder, job, "FAILED 1:0")
+    assert log.count("to be requeued") == 1
+    assert newest_step(run_folder) in (1, 2)  # the second save may have been under way
+
+
+def test_a_batch_script_quotes_what_it_is_given():
+    folder = Path("/scratch/a run's $HOME")
+    job = Job(
+        num_nodes=4, num_procs=8, container="apptainer:/images/a b.sif", sbatch=["gres=gpu:8", "comment=it's $5", "exclusive"]
+    )
+    lines = script_text(folder, job).splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert "#SBATCH --nodes=4" in lines
+    assert "#SBATCH --signal=B:USR1@120" in lines
+    assert "#SBATCH --exclusive" in lines
+    assert shlex.split(next(line for line in lines if "comment" in line))[1] == "--comment=it's $5"
+    command = shlex.split(lines[-1])
+    assert command[1:3] == [os.fspath(ALBERT), "launch"]
+    assert command[-4:] == ["--num_procs", "8", "--container", "apptainer:/images/a b.sif"]
+    assert str(folder / "config.yaml") in command
+
+
+def test_options_of_sbatch_that_are_set_here_or_break_the_script_are_refused():
+    given = ["nodes=3", "partition=a\nreboot", "Bad Name=1", "time=1:00:00"]
+    faults = job_faults(Job(num_nodes=1, num_procs=None, container="docker:x", sbatch=given))
+    assert len(faults) == 4
+    assert faults[0].startswith("--sbatch nodes: is set here")
+    assert "expected name=value" in faults[1]
+    assert faults[3] == "--container docker:x: expected apptainer:IMAGE or pyxis:IMAGE"
