@@ -4,13 +4,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORK ?= work
 
-.PHONY: help venv demo test test-cluster soak lint bench-prepare bench-train clean
+# WHEELHOUSE=DIR: everything is installed from that folder, which is checked first, and from nowhere else.
+PIP_INSTALL = DS_BUILD_OPS=0 $(if $(WHEELHOUSE),PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_NO_INDEX=1) $(BIN)/python -m pip install \
+	$(if $(WHEELHOUSE),--no-index --find-links "$$WHEELHOUSE") --constraint requirements.lock
+CHECK_WHEELHOUSE = $(if $(WHEELHOUSE),$(PYTHON) -m launch.wheelhouse check "$$WHEELHOUSE")
+export WHEELHOUSE
+
+.PHONY: help venv wheelhouse demo test test-cluster test-wheelhouse soak lint bench-prepare bench-train clean
 
 help:
-	@echo "make venv   the environment alone, in .venv"
+	@echo "make venv   the environment alone, in .venv; WHEELHOUSE=DIR: from that folder, without a network"
+	@echo "make wheelhouse   all wheels for venv and test, with hashes and licences, in wheelhouse/; WHEELHOUSE=DIR (docs/closed_networks.md)"
 	@echo "make demo   raw text -> vocabulary -> data -> training -> export, on the bundled corpus (a few minutes on 2 cores)"
 	@echo "make test   the test suite"
 	@echo "make test-cluster   two machines on this one, and what can happen to them; needs root and some Debian packages"
+	@echo "make test-wheelhouse   gathers a wheelhouse, installs from it without a network, and runs the demo there, short"
 	@echo "make soak   runs under random kills, signals and damage, each equal to one left alone; MINUTES=10"
 	@echo "make lint   ruff"
 	@echo "make bench-prepare CORPUS=FILE   speed, memory and size of data preparation (benchmarks/prepare.md); without CORPUS, it is made first"
@@ -18,6 +26,9 @@ help:
 	@echo "make clean  remove WORK (work/), not .venv"
 
 venv: .venv/installed
+
+wheelhouse:
+	$(PYTHON) -m launch.wheelhouse gather "$${WHEELHOUSE:-wheelhouse}"
 
 demo: .venv/installed
 	$(BIN)/python -m launch.demo --work $(WORK)
@@ -27,6 +38,18 @@ test: .venv/installed-test
 
 test-cluster: .venv/installed-test
 	$(BIN)/python -m pytest -rs tests/test_supervision.py tests/test_cluster.py $(PYTEST_ARGS)
+
+# A namespace with the loopback interface alone, down; training needs it up.
+ALONE = unshare $(if $(filter 0,$(shell id -u)),--net,--map-root-user --net) sh -c 'ip link set lo up && exec "$$@"' sh
+CLOSED = $(WORK)/closed
+test-wheelhouse:
+	rm -rf $(CLOSED) && mkdir -p $(CLOSED)/checkout
+	$(PYTHON) -m launch.wheelhouse gather $(CLOSED)/wheels
+	git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract --directory $(CLOSED)/checkout
+	cd $(CLOSED)/checkout && $(ALONE) $(MAKE) .venv/installed-test WHEELHOUSE=../wheels
+	cd $(CLOSED)/checkout && .venv/bin/python -c 'import fasttext, ftfy, hypothesis, moto, s3fs, xdist'
+	cd $(CLOSED)/checkout && $(ALONE) .venv/bin/python -m launch.demo --work work --steps 10
+	rm -rf $(CLOSED)
 
 soak: .venv/installed-test
 	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),10)
@@ -56,10 +79,12 @@ clean:
 # DeepSpeed is installed without its compiled operators: at ZeRO stage 0 none is used.
 .venv/installed: setup.cfg requirements.lock launch/albert
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Python {v[0]}.{v[1]}: 3.11 to 3.13 is needed; give one with PYTHON=python3.12")'
+	$(CHECK_WHEELHOUSE)
 	$(PYTHON) -m venv .venv
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers]'
+	$(PIP_INSTALL) --editable '.[transformers]'
 	touch $@
 
 .venv/installed-test: .venv/installed
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers,test]'
+	$(CHECK_WHEELHOUSE)
+	$(PIP_INSTALL) --editable '.[transformers,test]'
 	touch $@
