@@ -26,9 +26,14 @@ class Reading:
     """Documents that a quality step changed, by step."""
 
 
+def open_reading(plan: Plan) -> Reading:
+    """For one task."""
+    return Reading(faults=Faults(plan.options.on_error, private=plan.options.private))
+
+
 def read_filtered(plan: Plan, task: int, reading: Reading | None = None) -> Iterator[Document]:
     """The documents of one task that pass the filters; those that only de-duplication will leave out are among them."""
-    reading = reading or Reading(faults=Faults(plan.options.on_error))
+    reading = reading or open_reading(plan)
     field, faults = plan.options.text_field, reading.faults
     ranges = (read_range(plan.inputs, part, text_field=field, faults=faults) for part in plan.tasks[task])
     yield from filter_documents(itertools.chain.from_iterable(ranges), plan.options, reading.dropped, reading.changed)
@@ -36,7 +41,7 @@ def read_filtered(plan: Plan, task: int, reading: Reading | None = None) -> Iter
 
 def read_kept(plan: Plan, folder: Folder, task: int, reading: Reading | None = None) -> Iterator[Document]:
     """The documents of one task that are prepared. De-duplication must have run."""
-    reading = reading or Reading(faults=Faults(plan.options.on_error))
+    reading = reading or open_reading(plan)
     removed = read_removed(plan.options.dedup, f"{folder.url}/{PARTS}", task) if plan.options.dedup != "none" else ()
     removed = set(map(int, removed))
     for number, document in enumerate(read_filtered(plan, task, reading)):

@@ -10,13 +10,13 @@ import pyarrow as pa
 import xxhash
 
 from data_prep.batches import BatchPreparer, cut_batches
-from data_prep.documents import PARTS, Reading, read_kept
+from data_prep.documents import PARTS, open_reading, read_kept
 from data_prep.folder import Folder
 from data_prep.mixing import read_repeats
 from data_prep.plan import Plan, check_inputs, read_plan
 from data_prep.rows import PartWriter
 from data_prep.schema import piece_type
-from tokenizer.corpus import Document, Faults
+from tokenizer.corpus import Document
 from tokenizer.errors import UserError
 
 ENCODER_COUNTS = ("num_guarded_words", "num_letters", "num_vanished")
@@ -55,7 +55,7 @@ def encode_task(url: str, key: str, task: int) -> None:
     folder, plan, preparer = Folder(url), read_plan(url, key), preparer_of(url, key)
     check_inputs(plan, task)
     encoder = preparer.encoder
-    reading = Reading(faults=Faults(plan.options.on_error))
+    reading = open_reading(plan)
     repeats = read_repeats(url, key).get(plan.label(task), 1.0)
     counts = {split: Counter() for split in plan.num_buckets}
     piece_counts = {split: np.zeros(plan.vocab_size, np.int64) for split in plan.num_buckets}

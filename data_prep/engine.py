@@ -22,6 +22,7 @@ from loguru import logger
 
 from data_prep.progress import Progress
 from tokenizer.errors import UserError
+from tokenizer.privacy import words_withheld
 
 
 class Stage(NamedTuple):
@@ -31,6 +32,12 @@ class Stage(NamedTuple):
     num_tasks: int
     run_task: Callable[[int], None]
     """Takes the number of the task. A functools.partial of a module's function: it travels to other processes and machines."""
+    private: bool = False
+    """It reads a private corpus: an unforeseen error is told without its words."""
+
+    def run(self, task: int) -> None:
+        with words_withheld(self.private):
+            self.run_task(task)
 
 
 def run_stage(stage: Stage, log_url: str, *, executor: str, workers: int, sizes: list[int] | None = None) -> None:
@@ -62,7 +69,7 @@ class TaskExecutor(PipelineExecutor):
     """datatrove's tasks, markers and skipping for one Stage; how they are spread is left to `results`."""
 
     def __init__(self, stage: Stage, logging_dir: str, workers: int, sizes: list[int] | None = None):
-        super().__init__([lambda data, rank, world_size: stage.run_task(rank)], logging_dir)
+        super().__init__([lambda data, rank, world_size: stage.run(rank)], logging_dir)
         self.stage, self.workers, self.in_bytes = stage, workers, sizes is not None
         self.sizes = sizes or [1] * stage.num_tasks
         self.job = (stage, logging_dir)

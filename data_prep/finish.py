@@ -47,6 +47,7 @@ def finish(folder: Folder, plan: Plan, key: str) -> Manifest:
         changed=totals.changed,
         num_faults=totals.num_faults,
         faults=totals.faults,
+        private=plan.options.private,
     )
     check_tokenizer(plan, sha256_of_files(*(plan.options.tokenizer / name for name in ("tokenizer.json", "tokenizer_config.json"))))
     copy_tokenizer(plan.options.tokenizer, folder)

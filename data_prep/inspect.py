@@ -27,6 +27,8 @@ STYLES = {"": "dim", "A": "cyan", "B": "magenta", "mask": "bold red", "random": 
 def inspect(options: InspectOptions) -> None:
     """Show random instances, the manifest's numbers, its warnings, and what the first rows hold; with `html`, as a page, too.
 
+    Of a private corpus neither instances nor pieces are shown.
+
     Raises:
         UserError: this is no data folder, or it is damaged; there is no such split; the page cannot be written.
     """
@@ -35,13 +37,16 @@ def inspect(options: InspectOptions) -> None:
     check_counts(manifest, options)
     pieces = load_pieces(options.folder, manifest)
     generator = np.random.default_rng(options.seed)
-    instances = sample_instances(options.folder, manifest, options.split, pieces, options.num, generator)
+    num = 0 if manifest.private else options.num
+    instances = sample_instances(options.folder, manifest, options.split, pieces, num, generator)
     batches = read_columns(options.folder, manifest, options.split, MAX_ROWS)
     statistics = gather_statistics(batches, pieces, manifest.max_seq_length, str(manifest.options.get("mask_unit")))
     sizes = {name: (options.folder / name).stat().st_size for counts in manifest.splits.values() for name in counts.shards}
     found = warnings(manifest)
+    if manifest.private:
+        print("The corpus is private: numbers alone, no instances and no pieces.")
     print_instances(instances, manifest)
-    print_statistics(statistics, pieces, options.split)
+    print_statistics(statistics, [] if manifest.private else pieces, options.split)
     print_summary(manifest, options.folder, found, shard_sizes=sizes)
     if options.html:
         write_page(options.html, build_page(options.folder, manifest, options.split, instances, statistics, pieces, found, sizes))
@@ -83,7 +88,7 @@ def marked(token: Token) -> Text:
 
 
 def print_statistics(statistics: Statistics, pieces: Sequence[str], split: str) -> None:
-    """The figures of the first rows, and the most frequent pieces."""
+    """The figures of the first rows, and the most frequent pieces unless `pieces` is empty."""
     console = Console(highlight=False)
     table = Table(title=Text(f"The first {statistics.num_rows:,} rows of {split}"), show_header=False)
     table.add_column("")
@@ -91,8 +96,9 @@ def print_statistics(statistics: Statistics, pieces: Sequence[str], split: str) 
     for figure in figures(statistics)[1:]:
         table.add_row(Text(figure.label), str(figure))
     console.print(table)
-    frequent = " ".join(printable(pieces[piece]) for piece, _ in most_frequent(statistics, 20))
-    console.print(Text(f"Most frequent pieces: {frequent}\n"), soft_wrap=not console.is_terminal)
+    if pieces:
+        frequent = " ".join(printable(pieces[piece]) for piece, _ in most_frequent(statistics, 20))
+        console.print(Text(f"Most frequent pieces: {frequent}\n"), soft_wrap=not console.is_terminal)
 
 
 def write_page(path: Path, page: str) -> None:

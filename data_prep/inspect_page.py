@@ -68,6 +68,12 @@ PAGE = """<!doctype html>
 """
 
 
+FREQUENT = """<h2>Most frequent pieces</h2><p class="soft">With their share of the text in the same rows; ▁ is a space.</p>
+<div class="grid">{}</div>"""
+
+PRIVATE_NOTE = '<p class="soft">The corpus is private: numbers alone, no instances and no pieces.</p>'
+
+
 def build_page(
     folder: object,
     manifest: Manifest,
@@ -94,8 +100,7 @@ def build_page(
     body += [
         f'<h2>Histograms</h2><p class="soft">From the first {statistics.num_rows:,} rows of {safe(split)}.</p>',
         f'<div class="grid">{"".join(charts(manifest, statistics))}</div>',
-        '<h2>Most frequent pieces</h2><p class="soft">With their share of the text in the same rows; ▁ is a space.</p>',
-        f'<div class="grid">{"".join(frequent_pieces(statistics, pieces))}</div>',
+        PRIVATE_NOTE if manifest.private else FREQUENT.format("".join(frequent_pieces(statistics, pieces))),
         '<h2>Numbers</h2><div class="columns">',
         card("By split", split_table(manifest, shard_sizes)),
         card("Of the whole folder", figure_table(folder_figures(manifest))),

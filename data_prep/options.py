@@ -19,8 +19,8 @@ TASK = r"\d+(/\d+)?"
 
 WEIGHT = r"[\w.-]+=(\d+\.?\d*|\.\d+)(e-?\d+)?"
 
-NOT_IN_THE_BYTES = ("input", "tokenizer", "output", "workers", "executor", "sbatch", "plan", "stage", "task", "remask")
-"""Options that shape no byte of the shards: where things lie and who does the work."""
+NOT_IN_THE_BYTES = ("input", "tokenizer", "output", "workers", "executor", "sbatch", "plan", "stage", "task", "remask", "private")
+"""Options that shape no byte of the shards: where things lie, who does the work and what is told of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,9 @@ class PrepareOptions:
     """zstd takes about a quarter off the disk, and training must decompress what it reads."""
     task_size: int | None = None
     """Bytes of text that one task prepares. Default: from the size of the corpus, 4 MB to 1 GB."""
+    private: bool = False
+    """Show no text of the corpus in messages, logs and manifests; data of a private tokenizer is private, too. The folder remembers
+    it, and every verb that reads it keeps to it. Shards and vocabulary hold the text itself."""
     workers: int | None = None
     """Tasks that run at the same time. Default: 1; with --executor slurm as many as the site lets run."""
     executor: Literal["local", "ray", "slurm"] = "local"
@@ -120,7 +123,7 @@ class PrepareOptions:
                 "task": (bool(re.fullmatch(TASK, self.task or "")) and share_is_right(self.task), "I, or I/N with I below N"),
             }
         elif self.remask:
-            wanted = self._left_out("--remask", *MASKING, "output", "workers", "executor", "remask") | {
+            wanted = self._left_out("--remask", *MASKING, "output", "workers", "executor", "remask", "private") | {
                 "output": (bool(self.output), "a new folder"),
                 "executor": (self.executor != "slurm", "local or ray beside --remask"),
                 **self._wanted_for_masks(),

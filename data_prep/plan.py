@@ -19,6 +19,7 @@ from data_prep.schema import piece_type
 from tokenizer.corpus import Faults, Input, Range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, sha256_of_files
+from tokenizer.privacy import is_private_tokenizer
 from tokenizer.storage import file_system, is_url
 
 PLAN_NAME = "plan.json"
@@ -79,7 +80,8 @@ def make_plan(options: PrepareOptions, tokenizer_sha256: str, vocab_size: int) -
     Raises:
         UserError: an input is missing or cannot be read.
     """
-    faults = Faults(options.on_error)
+    options = dataclasses.replace(options, private=options.private or is_private_tokenizer(options.tokenizer))
+    faults = Faults(options.on_error, private=options.private)
     inputs = [item._replace(source=absolute(item.source)) for item in resolve_inputs(options.input, faults=faults)]
     task_size = options.task_size
     if task_size is None:
@@ -220,6 +222,8 @@ def check_same(folder: Folder, old: Plan, new: Plan) -> None:
     differ = [f"--{name} is {now[name]!r}, there it is {before.get(name)!r}" for name in now if now[name] != before.get(name)]
     if old.tokenizer_sha256 != new.tokenizer_sha256:
         differ.append(f"--tokenizer {new.options.tokenizer} is another tokenizer than there")
+    if new.options.private and not old.options.private:
+        differ.append("--private is True, there it is False, and what is written there may quote the corpus")
     names = [{(item.name, item.label): mark for item, mark in zip(plan.inputs, plan.stamps, strict=True)} for plan in (old, new)]
     changed = [name for (name, label), mark in names[1].items() if names[0].get((name, label)) != mark]
     missing = [name for (name, label) in names[0] if (name, label) not in names[1]]

@@ -46,6 +46,7 @@ from data_prep.summary import print_summary, write_summary
 from tokenizer.corpus import Document
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
+from tokenizer.privacy import is_private_tokenizer, words_withheld
 
 SUMMARY_NAME = "summary.json"
 
@@ -61,7 +62,9 @@ def prepare(options: PrepareOptions) -> dict:
     """
     try:
         options.check()
-        return run_part(options) if options.plan else run_whole(options)
+        private = options.private or (options.tokenizer is not None and is_private_tokenizer(options.tokenizer))
+        with words_withheld(private):  # of a plan's tasks, each does it
+            return run_part(options) if options.plan else run_whole(options)
     except OSError as error:  # our own files are written with messages of their own; this is the rest
         place = error.filename or options.output or options.plan
         raise UserError(
@@ -144,7 +147,8 @@ def begin(options: PrepareOptions, folder: Folder) -> Plan:
     if PLAN_NAME in names:
         old = read_plan(folder.url, str(time.time_ns()))
         check_same(folder, old, plan)
-        plan = dataclasses.replace(plan, cutoff=old.cutoff)
+        private = dataclasses.replace(plan.options, private=old.options.private or plan.options.private)
+        plan = dataclasses.replace(plan, cutoff=old.cutoff, options=private)
     elif names:
         raise UserError(
             f"{folder}: this folder holds something else ({', '.join(names[:5])}), so it is left alone. "
@@ -169,7 +173,8 @@ def first_stages(plan: Plan, folder: Folder) -> list[Stage]:
     if plan.options.weights:
         stages.append(Stage("measure", num_tasks, functools.partial(measure_task, folder.url, key)))
     stages.append(Stage("encode", num_tasks, functools.partial(encode_task, folder.url, key)))
-    return [*stages, Stage("gather", 1, functools.partial(gather_task, folder.url, key))]
+    stages.append(Stage("gather", 1, functools.partial(gather_task, folder.url, key)))
+    return [stage._replace(private=plan.options.private) for stage in stages]
 
 
 def read_planned(url: str, key: str, task: int) -> Iterator[Document]:

@@ -42,6 +42,10 @@ def begin_remask(options: PrepareOptions, folder: Folder) -> None:
     manifest = read_manifest(source.root)
     if manifest.format_version < FORMAT_VERSION:
         raise UserError(f"--remask {source}: prepared by an earlier release, and not shuffled. Prepare the corpus again.")
+    if options.private and not manifest.private:
+        raise UserError(
+            f"--private: {source} was prepared without it, and its manifest may quote the corpus. Prepare the corpus again."
+        )
     plan = {
         "remask": source.url,
         "manifest_sha256": manifest_sha256(source.root),

@@ -141,6 +141,8 @@ class Manifest:
     """Inputs, lines and records that could not be read and were left out (`--on_error skip`)."""
     faults: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """The first hundred of them: `location`, `reason`."""
+    private: bool = False
+    """Nothing that reads this folder shows text of the corpus (`--private`)."""
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -104,7 +104,7 @@ BAD = {
     "gz_without_its_trailer": Case("b.txt.gz", GZ[:-8], lambda text: text + "\n" == LINES.decode(), 1, "", "cut short"),
     "corrupt_gz": Case("b.txt.gz", CORRUPT, lambda text: len(text) > 1e5, 1, "", "damaged"),
     "rubbish_behind_gz": Case("b.txt.gz", GZ + b"rubbish", lambda text: text + "\n" == LINES.decode(), 1, "", "damaged"),
-    "text_named_gz": Case("b.txt.gz", b"plain text", [], 1, "", "begins with b'plai'. If it is plain text, take the ending off"),
+    "text_named_gz": Case("b.txt.gz", b"plain text", [], 1, "", "begins otherwise. If it is plain text, take the ending off"),
     "nothing_named_gz": Case("b.jsonl.gz", b"", [], 1, "", "is empty"),
     "gz_named_txt": Case("b.txt", GZ, [], 1, "", "Give the file the ending .gz"),
     "truncated_jsonl": Case("b.jsonl", jsonl()[:-5], ["first"], 1, ":2", 'not JSON (Unterminated string'),

@@ -42,7 +42,7 @@ def test_any_cut_gives_the_text_of_json_loads(text, before, after, ascii_only, i
     fragments = (line[begin:end] for begin, end in zip(places, places[1:], strict=False))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_records, "LONG_STRING", long_string)
-        found = long_records.read_long_record(fragments, "text", lambda record: _text_of_record(record, "text"))
+        found = long_records.read_long_record(fragments, "text", lambda record: _text_of_record(record, "text", Faults()))
         assert "".join(found) == text
 
 

@@ -7,7 +7,7 @@ Streaming: in memory are about one section of a .txt file, one record of a .json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tokenizer.errors import UserError
+from tokenizer.errors import UserError, first_line
 from tokenizer.faults import Faults
 from tokenizer.inputs import Input, resolve_inputs
 from tokenizer.lines import BadFileError, compression
@@ -104,7 +104,7 @@ def read_range(
             faults.report_in(item, "", str(error))
     except Exception as error:
         if is_url(item.source) and not isinstance(error, UserError):  # it may pass, so it is no fault of the file, to be left out
-            raise unreachable(item.source, "read", error) from error
+            raise unreachable(item.source, "read", error, faults.quote(first_line(error))) from error
         if not isinstance(error, OSError):
             raise
-        faults.report_in(item, "", f"cannot be read ({error.strerror or error}). Check the file and its permissions.")
+        faults.report_in(item, "", f"cannot be read ({error.strerror or faults.quote(error)}). Check the file and its permissions.")

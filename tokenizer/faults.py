@@ -1,4 +1,7 @@
-"""What happens to bad input: stop at the first fault, or leave it out, count it and go on (`--on_error fail|skip`)."""
+"""What happens to bad input: stop at the first fault, or leave it out, count it and go on (`--on_error fail|skip`).
+
+Messages quote the corpus through `Faults.quote` alone, which keeps to `--private`.
+"""
 
 from typing import Literal, Protocol
 
@@ -7,6 +10,8 @@ from tokenizer.printable import printable
 
 MAX_LISTED = 100
 """Faults that are kept with their place and reason; all are counted."""
+
+WITHHELD = "[not shown: the corpus is private]"
 
 
 class Named(Protocol):
@@ -26,12 +31,16 @@ class Faults:
     Each fault is reported once, by the range that owns its document, so the sums over all ranges do not depend on the cut.
     """
 
-    def __init__(self, mode: Literal["fail", "skip"] = "fail"):
-        self.mode = mode
+    def __init__(self, mode: Literal["fail", "skip"] = "fail", *, private: bool = False):
+        self.mode, self.private = mode, private
         self.num = 0
         """How many were reported."""
         self.listed: list[dict[str, str]] = []
         """The first MAX_LISTED: `location` (LABEL=, name of the input, byte or row: no path of this machine) and `reason`."""
+
+    def quote(self, text: object) -> str:
+        """Text of the corpus, or words of a library that may hold some, for a reason; if it is private, what stands for it."""
+        return WITHHELD if self.private else str(text)
 
     def report(self, location: str, error: UserError, reason: str | None = None) -> None:
         """Raise `error` in mode "fail"; otherwise count it, with `reason` (None: the error's message) for the list."""

@@ -171,7 +171,7 @@ def _blocks(source: str, begin: int) -> Iterator[bytes]:
         if ending:
             magic = file.read(4)
             if not magic.startswith(MAGIC[ending]):
-                is_what = f"begins with {magic!r}" if magic else "is empty"
+                is_what = "begins otherwise" if magic else "is empty"
                 raise BadFileError(
                     f"expected compressed bytes behind the ending {ending}, but the file {is_what}. If it is plain text, "
                     f"take the ending off; otherwise fetch it again."
@@ -193,7 +193,7 @@ def _decompressed(stream: gzip.GzipFile | zstd.ZstdFile, ending: str) -> Iterato
         try:
             part = stream.read1(min(DAMAGE_STEP, BLOCK_SIZE - len(block)))
         except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
-            part, damage = b"", error
+            part, damage = b"", str(error).partition(" (b")[0]  # "Not a gzipped file (b'Se')" quotes the file
         block += part
         if block and (not part or len(block) == BLOCK_SIZE):
             yield bytes(block)

@@ -34,6 +34,9 @@ class TokenizerOptions:
     the training starts, which does not if there is less. More than 100."""
     seed: int = 0
     """Seed of that draw, from 0; without effect on a corpus of fewer lines."""
+    private: bool = False
+    """Show no text of the corpus in messages, logs and manifests. The folder remembers it, and so does data prepared with it. The
+    vocabulary itself holds frequent pieces of the text."""
 
 
 def check_options(options: TokenizerOptions) -> None:

@@ -75,14 +75,14 @@ def read_jsonl(item: Input, begin: int, end: int, text_field: str, faults: Fault
                 if offset >= end:
                     return
                 try:
-                    yield offset, _text_of_record(_decode(raw, offset), text_field)
+                    yield offset, _text_of_record(_decode(raw, offset), text_field, faults)
                 except _BadLineError as error:
                     lines.report(offset, line, str(error))
                 offset += len(raw) + 1
         elif piece.begins_line:
             fragments = _fragments(piece, pieces)
             try:
-                for section in _sections_of_long_record(fragments, text_field):
+                for section in _sections_of_long_record(fragments, text_field, faults):
                     yield piece.offset, section
             except _BadLineError as error:
                 lines.report(piece.offset, piece.line, str(error))
@@ -97,15 +97,15 @@ def _fragments(piece: Piece, pieces: Iterator[Piece]) -> Iterator[Piece]:
         yield piece
 
 
-def _sections_of_long_record(fragments: Iterator[Piece], text_field: str) -> Iterator[str]:
+def _sections_of_long_record(fragments: Iterator[Piece], text_field: str, faults: Faults) -> Iterator[str]:
     texts = (_decode(piece.data, piece.offset) for piece in fragments)
     text = ""
     try:
-        for part in read_long_record(texts, text_field, lambda record: _text_of_record(record, text_field)):
+        for part in read_long_record(texts, text_field, lambda record: _text_of_record(record, text_field, faults)):
             *full, text = cut_sections(text + part)
             yield from full
     except ValueError as error:
-        raise _BadLineError(f"not JSON, or not text ({error}). Expected one object on each line.") from None
+        raise _BadLineError(f"not JSON, or not text ({faults.quote(error)}). Expected one object on each line.") from None
     if text:
         yield text
 
@@ -170,7 +170,7 @@ def _decode(raw: bytes | bytearray, offset: int) -> str:
         ) from None
 
 
-def _text_of_record(line: str, text_field: str) -> str:
+def _text_of_record(line: str, text_field: str, faults: Faults) -> str:
     """The text of a record; "" for a blank line."""
     if not line or line.isspace():
         return ""
@@ -179,12 +179,16 @@ def _text_of_record(line: str, text_field: str) -> str:
     except (ValueError, RecursionError) as error:
         start = line if len(line) <= 60 else line[:60] + "..."
         mend = " A JSON array is converted by: jq -c '.[]' FILE > FILE.jsonl" if line.startswith("[") else ""
-        raise _BadLineError(f"not JSON ({error}): {start!r}. Expected one object on each line.{mend}") from None
+        raise _BadLineError(f"not JSON ({error}): {faults.quote(repr(start))}. Expected one object on each line.{mend}") from None
     if not isinstance(record, dict):
         found = type(record).__name__
         raise _BadLineError(f'expected an object such as {{"{text_field}": "..."}}, found a {found}. One object a line is needed.')
     if text_field not in record:
-        found = f"There are: {names_of(record)}. Give the right one with --text_field." if record else "The record is empty."
+        found = (
+            f"There are: {faults.quote(names_of(record))}. Give the right one with --text_field."
+            if record
+            else "The record is empty."
+        )
         raise _BadLineError(f"no field `{text_field}`. {found}")
     text = record[text_field]
     if not isinstance(text, str):

@@ -100,10 +100,10 @@ def list_url(url: str) -> Iterator[tuple[tuple[str, ...], str]]:
             yield relative, filesystem.unstrip_protocol(file)
 
 
-def unreachable(url: str, what: str, error: Exception) -> UserError:
-    """Of any type: each driver has its own, from wrong credentials to a lost network."""
+def unreachable(url: str, what: str, error: Exception, words: str | None = None) -> UserError:
+    """error: of any type; each driver has its own, from wrong credentials to a lost network. words: to tell instead of its own."""
     return UserError(
-        f"{printable(url)}: cannot be {what} ({type(error).__name__}: {first_line(error)}). "
+        f"{printable(url)}: cannot be {what} ({type(error).__name__}: {words or first_line(error)}). "
         f"Check the URL, the credentials and the network, then start again."
     )
 

@@ -27,7 +27,13 @@ ALL_ROWS = 1 << 62
 
 
 class _BadTableError(Exception):
-    """The table cannot be opened; the message is the reason."""
+    """The table cannot be opened. reason: with {} for the words of a library, which may quote the table."""
+
+    def __init__(self, reason: str, words: str):
+        self.reason, self.words = reason, words
+
+    def told(self, faults: Faults) -> str:
+        return self.reason.replace("{}", faults.quote(self.words))
 
 
 def read_parquet(item: Input, begin: int, end: int, text_field: str, faults: Faults) -> Iterator[tuple[int, str]]:
@@ -43,7 +49,7 @@ def read_parquet(item: Input, begin: int, end: int, text_field: str, faults: Fau
 
     try:
         with open_parquet(item.source) as file:
-            if wrong := _wrong_column(file.schema_arrow, text_field):
+            if wrong := _wrong_column(file.schema_arrow, text_field, faults):
                 if begin == 0:
                     faults.report_in(item, "", wrong)
                 return
@@ -60,20 +66,20 @@ def read_parquet(item: Input, begin: int, end: int, text_field: str, faults: Fau
                         if is_url(item.source) and not _is_damage(error):
                             raise
                         place = f" rows {row}-{row + size.num_rows - 1}"
-                        faults.report_in(item, place, f"damaged ({first_line(error)}). Fetch or write it again.")
+                        faults.report_in(item, place, f"damaged ({faults.quote(first_line(error))}). Fetch or write it again.")
                 row += size.num_rows
     except _BadTableError as error:
-        faults.report_in(item, "", str(error))
+        faults.report_in(item, "", error.told(faults))
 
 
 def read_hf(item: Input, begin: int, end: int, text_field: str, faults: Faults) -> Iterator[tuple[int, str]]:
     """Texts of the rows [begin, end) of a dataset. Faults as of `read_parquet`."""
     try:
-        dataset = load_hf(item.source)
+        dataset = load_hf(item.source, quietly=faults.private)
     except _BadTableError as error:
-        faults.report_in(item, "", str(error))
+        faults.report_in(item, "", error.told(faults))
         return
-    if wrong := _wrong_column(dataset.features.arrow_schema, text_field):
+    if wrong := _wrong_column(dataset.features.arrow_schema, text_field, faults):
         if begin == 0:
             faults.report_in(item, "", wrong)
         return
@@ -100,7 +106,7 @@ def parquet_groups(item: Input, text_field: str) -> list[tuple[int, int]]:
 def hf_size(item: Input) -> tuple[int, int]:
     """(rows, bytes) of a dataset; (ALL_ROWS, 0) where it cannot be loaded: reading it says why."""
     try:
-        dataset = load_hf(item.source)
+        dataset = load_hf(item.source, quietly=True)
     except _BadTableError:
         return ALL_ROWS, 0
     return dataset.num_rows, dataset.data.nbytes
@@ -118,12 +124,25 @@ def open_parquet(source: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
         except Exception as error:
             if not _is_damage(error):
                 raise
-            raise _BadTableError(f"cannot be read as parquet ({first_line(error)}). Fetch or write it again.") from error
+            raise _BadTableError("cannot be read as parquet ({}). Fetch or write it again.", first_line(error)) from error
         yield file
 
 
+def load_hf(source: str, *, quietly: bool) -> "datasets.Dataset":
+    """quietly: without the errors that `datasets` logs, with the row at fault, before it raises one."""
+    import datasets
+
+    before = datasets.logging.get_verbosity()
+    if quietly:
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        return _load_hf(source)
+    finally:
+        datasets.logging.set_verbosity(before)
+
+
 @functools.lru_cache(maxsize=4)
-def load_hf(source: str) -> "datasets.Dataset":
+def _load_hf(source: str) -> "datasets.Dataset":
     import datasets
 
     name, config, split = (source[len("hf:") :].split(":") + ["", ""])[:3]
@@ -131,8 +150,9 @@ def load_hf(source: str) -> "datasets.Dataset":
         return datasets.load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # datasets raises a dozen types, from the network to the parser
         raise _BadTableError(
-            f"`datasets` could not load it ({type(error).__name__}: {first_line(error)}). "
-            f"Check the name, the configuration, the split, and the network."
+            f"`datasets` could not load it ({type(error).__name__}: {{}}). "
+            f"Check the name, the configuration, the split, and the network.",
+            first_line(error),
         ) from error
 
 
@@ -143,11 +163,11 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, ArrowException) or (type(error) is OSError and error.errno is None)
 
 
-def _wrong_column(schema: "pyarrow.Schema", text_field: str) -> str | None:
+def _wrong_column(schema: "pyarrow.Schema", text_field: str, faults: Faults) -> str | None:
     """Why the texts cannot be taken from a table of this schema."""
     import pyarrow
 
-    there = f"There are: {names_of(schema.names)}. Give the right one with --text_field."
+    there = f"There are: {faults.quote(names_of(schema.names))}. Give the right one with --text_field."
     if text_field not in schema.names:
         return f"no column `{text_field}`. {there}"
     if schema.names.count(text_field) > 1:
@@ -155,7 +175,7 @@ def _wrong_column(schema: "pyarrow.Schema", text_field: str) -> str | None:
     kind = schema.field(text_field).type
     value = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     if not (pyarrow.types.is_string(value) or pyarrow.types.is_large_string(value) or pyarrow.types.is_string_view(value)):
-        return f"column `{text_field}` must hold strings, found {names_of([str(kind)])}. {there}"
+        return f"column `{text_field}` must hold strings, found {faults.quote(names_of([str(kind)]))}. {there}"
     return None
 
 

@@ -21,6 +21,7 @@ from tokenizer.files import check_output_folder, replace_folder, write_json
 from tokenizer.memory import check_memory, training_memory
 from tokenizer.options import TokenizerOptions, check_options
 from tokenizer.printable import printable
+from tokenizer.privacy import words_withheld
 from tokenizer.sample import MAX_LINE_BYTES, draw_sample
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
 
@@ -31,6 +32,8 @@ NUM_THREADS = 16
 def train_tokenizer(options: TokenizerOptions) -> dict:
     """Train, write the folder `options.output`, print ten lines before and after; return the content of manifest.json.
 
+    With `private` no line is printed.
+
     The same corpus and options give the same bytes, wherever the corpus and the output lie.
 
     Raises:
@@ -38,10 +41,15 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             vocabulary size that does not fit the text, or marks to be stripped from a script that needs them. Nothing is left under
             the final name.
     """
+    with words_withheld(options.private):
+        return _train(options)
+
+
+def _train(options: TokenizerOptions) -> dict:
     check_options(options)
     # Folders of data have a manifest.json too, and the whole folder is about to be replaced.
     check_output_folder(options.output, "manifest.json", "tokenizer", "|".join(map(re.escape, FILE_NAMES)))
-    faults = Faults(options.on_error)
+    faults = Faults(options.on_error, private=options.private)
     documents = read_documents(options.input, text_field=options.text_field, faults=faults)
     print("Reading the corpus ...", flush=True)
     sample = draw_sample(
@@ -63,7 +71,8 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": encoder.sha256,
             "vocab_size": encoder.vocab_size,
-            "options": {name: value for name, value in asdict(options).items() if name not in ("input", "output")},
+            "private": options.private,
+            "options": {name: value for name, value in asdict(options).items() if name not in ("input", "output", "private")},
             "num_documents": sample.num_documents,
             "num_lines": sample.num_lines,
             "num_characters": counts.total(),
@@ -74,7 +83,8 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
             "versions": {name: version(name) for name in ("sentencepiece", "tokenizers")},
         }
         write_json(folder / "manifest.json", manifest)
-    _show(sample.shown, encoder)
+    if not options.private:
+        _show(sample.shown, encoder)
     if faults.num:
         first = printable(f"{faults.listed[0]['location']}: {faults.listed[0]['reason']}")
         print(f"Faults of the input that were left out: {faults.num:,} (manifest.json lists them). The first: {first}")
