@@ -107,6 +107,8 @@ def start_wandb(run_folder: Path, config: LoggingConfig, plain_config: dict[str,
     """A wandb run, or None if it is disabled or cannot start (the reason is said)."""
     if config.wandb == "disabled":
         return None
+    # Otherwise it reports its use and its errors to its maker, of an offline run, too.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
 
