@@ -27,7 +27,7 @@ class Start(NamedTuple):
     """Of the command, beside ours."""
 
 
-def plan_start(run_folder: Path, place: Place, start: str, master_port: int, told: dict[str, str]) -> Start:
+def plan_start(run_folder: Path, place: Place, start: str, master_port: int | str, told: dict[str, str]) -> Start:
     """start: id of this start, which the agents of other nodes ask for. told: variables for the workers."""
     if place.starter == "here":
         return Start(node_launcher(place.devices, run_folder, place.master_addr, master_port, 0), {}, told)
@@ -42,7 +42,9 @@ def plan_start(run_folder: Path, place: Place, start: str, master_port: int, tol
     return Start(agents, {AGENT_PLAN: json.dumps(node_plan(place, start, master_port, told), indent=2) + "\n"}, {})
 
 
-def node_launcher(devices: dict[str, list[int]], run_folder: Path, master_addr: str, master_port: int, number: int) -> list[str]:
+def node_launcher(
+    devices: dict[str, list[int]], run_folder: Path, master_addr: str, master_port: int | str, number: int
+) -> list[str]:
     """DeepSpeed's launcher for the workers of node `number`."""
     world = base64.urlsafe_b64encode(json.dumps(devices).encode()).decode()
     command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", f"--node_rank={number}"]
@@ -81,7 +83,7 @@ def runner_command(run_folder: Path, place: Place, master_port: int) -> list[str
     return [*command, "--no_ssh_check", "--module", "pretrain", str(run_folder / "config.yaml")]
 
 
-def runner_environment(place: Place, master_port: int, told: dict[str, str]) -> str:
+def runner_environment(place: Place, master_port: int | str, told: dict[str, str]) -> str:
     """An environment file as DeepSpeed's runner reads it; one variable a line."""
     rendezvous = {"MASTER_ADDR": place.master_addr, "MASTER_PORT": str(master_port), "PYTHONSAFEPATH": "1"}
     variables = carried_environment() | told | rendezvous

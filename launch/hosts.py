@@ -136,7 +136,7 @@ def environment_file() -> dict[str, str]:
     return variables
 
 
-def node_plan(place: Place, start: str, master_port: int, more_environment: dict[str, str]) -> dict[str, Any]:
+def node_plan(place: Place, start: str, master_port: int | str, more_environment: dict[str, str]) -> dict[str, Any]:
     """What `launch.node` needs. start: which one it is of."""
     return {
         "start": start,

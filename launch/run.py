@@ -57,7 +57,8 @@ def launch(options: LaunchOptions) -> int:
         price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
         print(report(config, options.gpu, place, price_per_hour=price, mfu=mfu, run_folder=options.output))
         if options.output is not None:
-            print(describe_start(options.output.absolute(), place, job_of(options) if options.slurm and not in_job() else None))
+            job = job_of(options) if options.slurm and not in_job() else None
+            print(describe_start(options.output.absolute(), config, place, job))
         return 0
     run_folder = options.output.absolute()
     names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
@@ -81,7 +82,7 @@ def launch(options: LaunchOptions) -> int:
         submits = options.slurm and not in_job()
         if submits:
             refuse_second_job(run_folder)
-        write_text(run_folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        write_text(run_folder / "config.yaml", config_text(config))
         print(describe_lr(config), flush=True)
         if submits:
             submit(run_folder, job_of(options))
@@ -103,18 +104,22 @@ def make_run_folder(run_folder: Path, permissions: str) -> None:
         run_folder.chmod(int(permissions, 8))
 
 
-def describe_start(run_folder: Path, place: Place, job: Job | None) -> str:
-    """The exact command, and the files it is given; what changes with each start is in capitals."""
-    files = {"config.yaml": "this config, with every field filled in"}
+def describe_start(run_folder: Path, config: RunConfig, place: Place, job: Job | None) -> str:
+    """The exact command, and the files it is given; what is new with each start is START and PORT."""
+    files = {"config.yaml": config_text(config)}
     if job is not None:
         command, files = ["sbatch", "--parsable", str(run_folder / SCRIPT)], files | {SCRIPT: script_text(run_folder, job)}
     else:
-        start = plan_start(run_folder, place, "START", 0, {START_VARIABLE: "START"})
+        start = plan_start(run_folder, place, "START", "PORT", {START_VARIABLE: "START"})
         command, files = start.command, files | start.files
     lines = ["", "command", shlex.join(command)]
     for name, text in files.items():
         lines += ["", str(run_folder / name), text.rstrip("\n")]
     return "\n".join(lines)
+
+
+def config_text(config: RunConfig) -> str:
+    return yaml.safe_dump(to_plain(config), sort_keys=False)
 
 
 def read_run_config(options: LaunchOptions) -> tuple[RunConfig, Place]:

@@ -71,7 +71,7 @@ def script_text(run_folder: Path, job: Job) -> str:
     options += [] if "signal" in given else [SIGNAL]
     options += [] if "job-name" in given else [f"job-name=albert-{run_folder.name}"]
     lines = [f"#SBATCH --{directive(option)}" for option in options + job.sbatch]
-    albert = [str(Path(sys.executable).with_name("albert")), "launch", "--slurm", "true"]
+    albert = [sys.executable, str(Path(sys.executable).with_name("albert")), "launch", "--slurm", "true"]
     albert += ["--config", str(run_folder / "config.yaml"), "--output", str(run_folder)]
     albert += [] if job.num_procs is None else ["--num_procs", str(job.num_procs)]
     albert += [] if job.container is None else ["--container", job.container]

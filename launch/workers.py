@@ -31,7 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds before a restart; doubled each time that no checkpoint was added."""
 POLL_SECONDS, LONGEST_DEATH = 0.5, 60.0
 STARTS, STARTS_AT_LEAST = 3, 30.0
-"""Times `supervision.watchdog_seconds`, and seconds, that rank 0 has to appear (it has not imported torch by then): srun can hang."""
+"""Times `supervision.watchdog_seconds`, and seconds, that rank 0 has to appear (before it imports torch): srun can hang."""
 GRACE_AFTER_HANG, GRACE_SECONDS = 5.0, 60.0
 """Seconds for DeepSpeed's launcher to end after a worker has reported; it gives the other workers 30 by itself."""
 

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from data_prep.schema import read_manifest
 from launch.dry_run import amount
-from launch.run import Gpu as GpuOption
+from launch.options import Gpu as GpuOption
 from pretrain.config import load_config
 from pretrain.data import open_split
 from pretrain.flops import GPUS, step_flops
@@ -68,6 +68,38 @@ def test_nothing_is_written_and_a_run_is_reckoned_from_where_it_stands(dry_run, 
     phase = ["--continue_from", tmp_path / "run", "--training.steps", 8]
     assert figure(dry_run(*phase), "steps") == "3 (from step 5)"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "files"),
+    [
+        ((), "-m deepspeed.launcher.launch --world_info=", {"config.yaml": "micro_batch_size: 2"}),
+        (("--hostfile", "HOSTS"), "pdsh -R ssh -S -f 1024 -w n1,n2 ", {"nodes.json": '"NCCL_DEBUG": "INFO"'}),
+        (
+            ("--hostfile", "HOSTS", "--launcher", "openmpi", "--launcher_args", "--mca x y"),
+            "-m deepspeed.launcher.runner '--hostfile=",
+            {"hostfile": "n1 slots=2\nn2 slots=2\n", "environment": "MASTER_ADDR=n1\nMASTER_PORT=PORT\n"},
+        ),
+        (
+            ("--slurm", "--num_nodes", 2, "--sbatch", "gres=gpu:8", "comment=a b"),
+            "sbatch --parsable '",
+            {"launch.sbatch": "#SBATCH --gres=gpu:8\n#SBATCH --comment='a b'\n"},
+        ),
+    ],
+)
+def test_with_an_output_the_exact_command_and_its_files_are_shown(options, command, files, dry_run, tmp_path, monkeypatch):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("n1 slots=2\nn2 slots=2\n")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    monkeypatch.setenv("WANDB_API_KEY", "canary")
+    run_folder = tmp_path / "a run"
+    output = dry_run("--output", run_folder, *[hostfile if option == "HOSTS" else option for option in options])
+    shown = output.partition("\ncommand\n")[2]
+    assert command in shown.partition("\n")[0]
+    for name, text in files.items():
+        assert text in shown.partition(f"{run_folder / name}\n")[2]
+    assert "canary" not in output
+    assert not run_folder.exists()
 
 
 @pytest.mark.parametrize(

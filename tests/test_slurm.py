@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def test_a_batch_script_quotes_what_it_is_given():
     assert "#SBATCH --exclusive" in lines
     assert shlex.split(next(line for line in lines if "comment" in line))[1] == "--comment=it's $5"
     command = shlex.split(lines[-1])
-    assert command[1:3] == [os.fspath(ALBERT), "launch"]
+    assert command[:4] == ["exec", sys.executable, os.fspath(ALBERT), "launch"]
     assert command[-4:] == ["--num_procs", "8", "--container", "apptainer:/images/a b.sif"]
     assert str(folder / "config.yaml") in command
 
