@@ -18,6 +18,7 @@ from data_prep.rows import PartWriter
 from data_prep.schema import piece_type
 from tokenizer.corpus import Document
 from tokenizer.errors import UserError
+from tokenizer.input_records import record_input
 
 ENCODER_COUNTS = ("num_guarded_words", "num_letters", "num_vanished")
 """Counts that an Encoder keeps, and that a task takes the difference of."""
@@ -48,7 +49,8 @@ def check_tokenizer(plan: Plan, sha256: str) -> None:
 
 
 def encode_task(url: str, key: str, task: int) -> None:
-    """Write the rows by bucket, their index, counts of pieces, hashes of texts, and the counts (.json), which come last.
+    """Write the rows by bucket, their index, counts of pieces, hashes of texts, records of the inputs that begin in this task, and
+    the counts (.json), which come last.
 
     url: of the data folder, which holds plan.json. key: from `plan_key`.
     """
@@ -83,6 +85,10 @@ def encode_task(url: str, key: str, task: int) -> None:
     used = np.flatnonzero(sum(piece_counts.values()))
     folder.write_table(f"{name}.pieces.arrow", pa.table({"piece": used} | {split: of[used] for split, of in piece_counts.items()}))
     folder.write_table(f"{name}.texts.arrow", pa.table({"hash": np.sort(np.frombuffer(texts, np.uint64))}))
+    # Here, because what was just read is still in memory, and every executor shares the tasks out.
+    begun = [part.input_index for part in plan.tasks[task] if part.begin == 0]
+    folder.write_json(f"{name}.inputs.json", [[number, record_input(plan.inputs[number])] for number in begun])
+    check_inputs(plan, task)
     folder.write_json(
         f"{name}.json",
         {

@@ -13,6 +13,7 @@ from data_prep.schema import FORMAT_VERSION, MANIFEST_NAME, TOKENIZER_FOLDER, Ma
 from data_prep.shuffle import Slot, shard_slots
 from tokenizer.chain import FILE_NAMES
 from tokenizer.files import sha256_of_files
+from tokenizer.provenance import PROVENANCE_NAME
 
 NAMED = ("seed", "max_seq_length")
 """Options that the manifest's `options` leave out, because it has fields for them."""
@@ -70,6 +71,6 @@ def shard_counts(folder: Folder, slots: list[Slot]) -> dict[str, object]:
 
 def copy_tokenizer(source: Path, folder: Folder) -> None:
     """A downloaded tokenizer may lack spiece.model and has no manifest."""
-    for name in FILE_NAMES:
+    for name in (*FILE_NAMES, PROVENANCE_NAME):
         if (source / name).is_file():
             folder.copy_in(source / name, f"{TOKENIZER_FOLDER}/{name}")

@@ -20,7 +20,7 @@ from tokenizer.corpus import Faults, Input, Range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, sha256_of_files
 from tokenizer.privacy import is_private_tokenizer
-from tokenizer.storage import file_system, is_url
+from tokenizer.storage import is_url, size_and_mark
 
 PLAN_NAME = "plan.json"
 FORMAT_VERSION = 1
@@ -156,15 +156,13 @@ def stamp(item: Input) -> str:
         if not is_url(item.source):
             status = os.stat(item.source)
             return f"{status.st_size} bytes, {status.st_mtime_ns}"
-        fs, path = file_system(item.source)
-        info = fs.info(path)
+        size, mark = size_and_mark(item.source)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
             f"{item.source}: is gone, or cannot be read ({reason}). Put it back, then give the same command."
         ) from error
-    marks = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
-    return f"{info['size']} bytes, {next((info[name] for name in marks if info.get(name)), '')}"
+    return f"{size} bytes, {mark}"
 
 
 def check_inputs(plan: Plan, task: int) -> None:

@@ -25,6 +25,7 @@ from data_prep.hazards import warnings
 from data_prep.held_out import find_cutoff
 from data_prep.mixing import measure_task
 from data_prep.options import PrepareOptions, parse_weights
+from data_prep.origin import add_inputs, parents_of, recorded
 from data_prep.plan import (
     BYTES_PER_TEXT_BYTE,
     PLAN_NAME,
@@ -47,6 +48,7 @@ from tokenizer.corpus import Document
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.privacy import is_private_tokenizer, words_withheld
+from tokenizer.provenance import Record, open_session
 
 SUMMARY_NAME = "summary.json"
 
@@ -75,29 +77,33 @@ def prepare(options: PrepareOptions) -> dict:
 def run_whole(options: PrepareOptions) -> dict:
     """Everything but `--plan`."""
     folder = Folder(options.output)
-    began = time.perf_counter()
+    began, session = time.perf_counter(), open_session()
     with sole_use(folder):
         plan = begin_remask(options, folder) if options.remask else begin(options, folder)
         if folder.exists(MANIFEST_NAME):
             return already_prepared(folder)
-        if options.remask:
-            manifest = remask(options, folder)
-        elif options.executor == "slurm":
-            submit(folder, options, [(stage.name, stage.num_tasks) for stage in first_stages(plan, folder)], num_shuffle_jobs(plan))
-            return {}
-        else:
-            manifest = run_plan(plan, folder, options.executor, options.workers or 1)
+        shaping = plan["options"] if options.remask else plan.shaping
+        with recorded(folder, session, shaping, parents_of(options)) as record:
+            if options.remask:
+                manifest = remask(options, folder)
+            elif options.executor == "slurm":
+                stages = [(stage.name, stage.num_tasks) for stage in first_stages(plan, folder)]
+                submit(folder, options, stages, num_shuffle_jobs(plan))
+                return {}
+            else:
+                manifest = run_plan(plan, folder, options.executor, options.workers or 1, record)
         report(folder, manifest, time.perf_counter() - began)
     return dataclasses.asdict(manifest)
 
 
-def run_plan(plan: Plan, folder: Folder, executor: str, workers: int) -> Manifest:
-    """All stages, one after the other."""
+def run_plan(plan: Plan, folder: Folder, executor: str, workers: int, record: Record) -> Manifest:
+    """All stages, one after the other. record: of the folder, which learns the inputs."""
     key = plan_key(plan)
     how = {"log_url": log_url(folder, key), "executor": executor, "workers": workers}
     for stage in first_stages(plan, folder):
         run_stage(stage, sizes=plan.task_bytes() if stage.num_tasks == len(plan.tasks) else None, **how)
     run_stage(shuffle_stage(folder.url, key), **how)
+    add_inputs(record, folder, plan)
     return finish(folder, plan, key)
 
 
@@ -219,7 +225,9 @@ def run_part(options: PrepareOptions) -> dict:
         stages.append(shuffle_stage(folder.url, key))
     if options.stage == FINISH:
         check_done(stages[-1], folder, key)
-        manifest = finish(folder, plan, key)
+        with recorded(folder, open_session(), plan.shaping, parents_of(plan.options)) as record:
+            add_inputs(record, folder, plan)
+            manifest = finish(folder, plan, key)
         report(folder, manifest, None)
         return dataclasses.asdict(manifest)
     stage = stages[names.index(options.stage)]

@@ -9,6 +9,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +31,8 @@ BATCHES_AT_ONCE = 8
 """Record batches that are masked together."""
 
 
-def begin_remask(options: PrepareOptions, folder: Folder) -> None:
-    """Write plan.json, unless it is there already.
+def begin_remask(options: PrepareOptions, folder: Folder) -> dict[str, Any]:
+    """Write plan.json, unless it is there already; its content.
 
     Raises:
         UserError: DATA is no data folder of this machine, or the output holds something else.
@@ -68,6 +69,7 @@ def begin_remask(options: PrepareOptions, folder: Folder) -> None:
             "Choose an empty or new folder for --output."
         )
     folder.write_json(PLAN_NAME, plan)
+    return plan
 
 
 def remask(options: PrepareOptions, folder: Folder) -> Manifest:

@@ -38,6 +38,7 @@ from pretrain.config import (
 )
 from pretrain.report import START_VARIABLE
 from pretrain.run_lock import hold_lock
+from pretrain.sessions import recorded
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
@@ -91,7 +92,8 @@ def launch(options: LaunchOptions) -> int:
             stale.unlink(missing_ok=True)
         if place.starter == "pdsh":
             check_hosts(place, run_folder)
-        ended = supervise(run_folder, place, config, restart_of_job() if is_batch_script() else None)
+        restart = restart_of_job() if is_batch_script() else None
+        ended = recorded(run_folder, config, lambda: supervise(run_folder, place, config, restart), lambda ended: ended.code)
     if is_batch_script():
         requeue_if_useful(run_folder, ended)
     return ended.code

@@ -19,7 +19,7 @@ from launch.commands import plan_start
 from launch.hosts import END_FILE, Place, check_hosts, write_for_owner
 from pretrain.config import RunConfig
 from pretrain.rendezvous import free_port
-from pretrain.report import START_VARIABLE, Restart, read_report, write_report
+from pretrain.report import START_VARIABLE, Restart, newest_step, read_report, write_report
 from pretrain.run_lock import hold_lock
 from pretrain.watchdog import EXIT_HUNG
 from tokenizer.errors import UserError
@@ -97,12 +97,6 @@ def wait_for_lock(path: Path) -> None:
             hold_lock(path).close()
             return
         time.sleep(POLL_SECONDS)
-
-
-def newest_step(run_folder: Path) -> int:
-    """Step of the newest checkpoint; -1 without one."""
-    numbers = (path.name.removeprefix("step-") for path in (run_folder / "checkpoints").glob("step-*"))
-    return max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
 def run_workers(run_folder: Path, place: Place, config: RunConfig, restart: Restart | None, control: "Control") -> int:

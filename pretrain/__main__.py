@@ -10,10 +10,11 @@ import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from pretrain.config import SupervisionConfig
+from pretrain.config import SupervisionConfig, load_config
 from pretrain.rendezvous import own_rank
 from pretrain.report import Diagnosis, Preempted, is_overtaken, own_start, read_report, write_report
 from pretrain.run_lock import hold_lock
+from pretrain.sessions import begin_session, end_session
 from pretrain.watchdog import EXIT_HUNG, Watchdog
 from tokenizer.errors import UserError
 from tokenizer.files import as_user_error
@@ -48,7 +49,10 @@ def run(run_folder: Path) -> int:
     from pretrain.distributed import barrier, shut_down
     from pretrain.train import train
 
+    keeps_record = own_rank() == 0 and not own_start()  # otherwise `albert launch` does
     try:
+        if keeps_record:
+            begin_session(run_folder, load_config(run_folder / "config.yaml"))
         train(run_folder, watchdog)
     except Exception as error:
         error = as_user_error(error)
@@ -71,6 +75,8 @@ def run(run_folder: Path) -> int:
         if own_rank() == 0:
             with suppress(OSError):  # the file DONE says it, too
                 write_report(run_folder, "done", 0, "")
+    if keeps_record:
+        end_session(run_folder, code)
     if code in (0, 3, 4):  # all ranks come here together; the first to leave makes the launcher end the others
         barrier()
         shut_down()

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from data_prep.schema import TOKENIZER_FOLDER, read_manifest
+from data_prep.schema import MANIFEST_NAME, TOKENIZER_FOLDER, read_manifest
 from pretrain.checkpoint import find_fault, newest_good_checkpoint, read_state
 from pretrain.config import load_config, tokenizer_faults
 from pretrain.export_options import ExportOptions
@@ -16,9 +16,20 @@ from pretrain.hf_weights import hf_config, to_hf_weights
 from pretrain.model_card import model_card
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
+from tokenizer.provenance import (
+    PROVENANCE_NAME,
+    UNKNOWN,
+    Record,
+    close_session,
+    new_record,
+    open_session,
+    parent,
+    record_outputs,
+    write_record,
+)
 
 FILES = ("README.md", "config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json")
-"""What an export holds."""
+"""What an export holds, beside provenance.json."""
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
@@ -27,11 +38,14 @@ def export(options: ExportOptions) -> dict[str, Any]:
     Raises:
         UserError: no run, no whole checkpoint of that name, or the output holds something else.
     """
+    session = open_session()
     config = load_config(options.run / "config.yaml")
     manifest = read_manifest(config.data.path)
     if faults := tokenizer_faults(config.data.path, manifest):
         raise UserError("\n".join(faults))
-    check_output_folder(options.output, marker="config.json", what="export", content="|".join(map(re.escape, FILES)))
+    check_output_folder(
+        options.output, marker="config.json", what="export", content="|".join(map(re.escape, (*FILES, PROVENANCE_NAME)))
+    )
     folder = choose_checkpoint(options.run / "checkpoints", options.checkpoint)
     state = read_state(folder)
     weights = load_file(folder / "model.safetensors")
@@ -40,6 +54,11 @@ def export(options: ExportOptions) -> dict[str, Any]:
         write_json(temporary / "config.json", hf_config(config.model, manifest.vocab_size))
         copy_tokenizer(config.data.path / TOKENIZER_FOLDER, temporary, config.model.max_position_embeddings)
         write_text(temporary / "README.md", model_card(config, manifest, state, read_metrics(options.run, state["step"])))
+        what = {"checkpoint": options.checkpoint, "step": state["step"]}
+        parents = parents_of(options.run, folder, config.data.path)
+        record = new_record("export", options.output.absolute(), session, options=what, parents=parents)
+        close_session(record, 0, record_outputs(temporary, FILES))
+        write_record(temporary, record)
     summary = {
         "output": str(options.output),
         "step": state["step"],
@@ -47,6 +66,12 @@ def export(options: ExportOptions) -> dict[str, Any]:
     }
     print(f"exported step {summary['step']} ({summary['parameters']:,} parameters) to {options.output}")
     return summary
+
+
+def parents_of(run_folder: Path, checkpoint: Path, data: Path) -> list[Record]:
+    """The run, and the data where the run's own record does not name it."""
+    run = parent("run", run_folder, f"checkpoints/{checkpoint.name}/manifest.json")
+    return [run, parent("data", data, MANIFEST_NAME)] if run["provenance"] == UNKNOWN else [run]
 
 
 def choose_checkpoint(checkpoints: Path, which: str) -> Path:

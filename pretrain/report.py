@@ -59,3 +59,9 @@ def read_report(run_folder: Path) -> dict[str, Any]:
         return json.loads((run_folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {"exit_code": None, "message": "the workers did not start"}
+
+
+def newest_step(run_folder: Path) -> int:
+    """Step of the newest checkpoint; -1 without one."""
+    numbers = (path.name.removeprefix("step-") for path in (run_folder / "checkpoints").glob("step-*"))
+    return max((int(number) for number in numbers if number.isdigit()), default=-1)

@@ -30,6 +30,7 @@ from pretrain.model import Albert
 from pretrain.phases import carried_on, find_predecessor
 from pretrain.progress import Progress, Rollback, progress_from, read_rollbacks, write_rollbacks
 from pretrain.report import Diagnosis
+from pretrain.sessions import record_predecessor
 from pretrain.watch import diagnosis
 from tokenizer.errors import UserError
 
@@ -102,6 +103,7 @@ class RunState:
         self.load(folder, state)
         self.progress = carried_on(folder, self.config, state)
         if rank() == 0:
+            record_predecessor(self.run_folder, folder)
             print(f"beginning with {folder}", flush=True)
 
     def begin_with_new_weights(self) -> None:

@@ -19,7 +19,8 @@ from tokenizer.storage import is_url, unreachable
 from tokenizer.tables import read_hf, read_parquet
 
 __all__ = [
-    "SECTION_CHARS", "Document", "Faults", "Input", "Range", "read_documents", "read_range", "resolve_inputs", "split_inputs",
+    "SECTION_CHARS", "Document", "Faults", "Input", "Range", "read_all", "read_documents", "read_range", "resolve_inputs",
+    "split_inputs",
 ]  # fmt: skip
 
 _READERS = {"txt": read_txt, "jsonl": read_jsonl, "parquet": read_parquet, "hf": read_hf}
@@ -57,10 +58,11 @@ def read_documents(inputs: Sequence[str], *, text_field: str = "text", faults: F
         UserError: an input is missing, of unknown type, unreadable, damaged, not UTF-8, lacks the field, and `faults` says stop;
             or no document at all.
     """
-    return _read_all(resolve_inputs(inputs, faults=faults), text_field, faults)
+    return read_all(resolve_inputs(inputs, faults=faults), text_field=text_field, faults=faults)
 
 
-def _read_all(inputs: list[Input], text_field: str, faults: Faults | None) -> Iterator[Document]:
+def read_all(inputs: list[Input], *, text_field: str = "text", faults: Faults | None = None) -> Iterator[Document]:
+    """`read_documents` of inputs that `resolve_inputs` gave."""
     num_documents = 0
     for part in split_inputs(inputs, _WHOLE):
         for document in read_range(inputs, part, text_field=text_field, faults=faults):

@@ -1,6 +1,7 @@
-"""Text that others wrote, made safe to show: it could move the cursor of a terminal, or turn the direction of a line."""
+"""Text that others wrote, made safe to show: it could move the cursor of a terminal, turn the direction of a line, or hold a password."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 JOINERS = "\u200c\u200d"
@@ -8,6 +9,20 @@ JOINERS = "\u200c\u200d"
 
 MOST_NAMES, MOST_CHARACTERS = 20, 200
 """Of a list of names in a message: a name may be as long as its file."""
+
+_SECRET_NAME = r"(?:[\w.-]*[._-])?(?:api_?key|key|token|secret|passw(?:or)?d|pwd|credentials?|signature|sig)"
+_SECRET_OPTION = re.compile(rf"(?P<name>-*{_SECRET_NAME})(?P<value>=.*)?", re.IGNORECASE | re.DOTALL)
+_SECRETS = (
+    (re.compile(r"(?<=://)(?:[^/\s@:]*:(?!\d+(?:/|$))\S*@|[^/\s@]+@)"), "***@"),  # user:password@, whatever is in the password
+    (re.compile(rf"([?&;]{_SECRET_NAME}=)[^&#\s]+", re.IGNORECASE), r"\1***"),  # of a signed URL
+    (
+        re.compile(
+            r"\b(?:hf_[A-Za-z0-9]{30,}|gh[a-z]_\w{30,}|github_pat_\w{30,}|sk-[\w-]{30,}|AKIA[0-9A-Z]{16}|wandb_v\d_\w{30,})"
+        ),
+        "***",
+    ),
+)
+"""What looks like a secret inside a text, and what stands for it."""
 
 
 def printable(text: object) -> str:
@@ -22,3 +37,28 @@ def names_of(names: Iterable[str]) -> str:
     """Names of fields for a message, as far as there is room."""
     shown = printable(", ".join(islice(names, MOST_NAMES)))
     return shown if len(shown) <= MOST_CHARACTERS else shown[:MOST_CHARACTERS] + "..."
+
+
+def masked(text: str) -> str:
+    """The text with `***` for passwords and signatures in URLs, and for what has the form of a well-known service's token."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def masked_command(arguments: Sequence[str]) -> list[str]:
+    """A command line, `masked`; so are the values of options whose name says that they are secret, and bare keys (40 hex digits)."""
+    return list(_masked_arguments(arguments))
+
+
+def _masked_arguments(arguments: Iterable[str]) -> Iterator[str]:
+    is_value = False
+    for argument in arguments:
+        found = _SECRET_OPTION.fullmatch(argument)
+        if (is_value and not argument.startswith("--")) or re.fullmatch("[0-9a-f]{40}", argument):
+            yield "***"
+        elif found and found["value"]:
+            yield f"{found['name']}=***"
+        else:
+            yield masked(argument)
+        is_value = found is not None and argument.startswith("-") and not found["value"]

@@ -16,6 +16,9 @@ from tokenizer.printable import printable
 REMOTE_BLOCK = 4 << 20
 """Bytes fetched at a time from a URL; with its read-ahead, two blocks are in memory."""
 
+CONTENT_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
+"""Names that stores have for what changes with a file's content."""
+
 
 def is_url(source: str) -> bool:
     return "://" in source
@@ -66,6 +69,17 @@ def file_size(source: str) -> int:
     if size is None:
         raise UserError(f"{printable(source)}: its server does not tell its size. Fetch the file first, and give its path.")
     return size
+
+
+def size_and_mark(url: str) -> tuple[int | None, str]:
+    """Bytes, and what the store changes with the content: its checksum, or a time; empty where it gives none.
+
+    Raises:
+        OSError: it is gone, or cannot be reached.
+    """
+    filesystem, path = file_system(url)
+    info = filesystem.info(path)
+    return info["size"], next((str(info[name]) for name in CONTENT_MARKS if info.get(name)), "")
 
 
 def list_url(url: str) -> Iterator[tuple[tuple[str, ...], str]]:

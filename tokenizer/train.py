@@ -14,14 +14,16 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, build_normalizer, nmt_nfkc_charsmap, write_chain
-from tokenizer.corpus import Faults, read_documents
+from tokenizer.corpus import Faults, read_all, resolve_inputs
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
+from tokenizer.input_records import record_inputs
 from tokenizer.memory import check_memory, training_memory
 from tokenizer.options import TokenizerOptions, check_options
 from tokenizer.printable import printable
 from tokenizer.privacy import words_withheld
+from tokenizer.provenance import PROVENANCE_NAME, close_session, new_record, open_session, record_outputs, write_record
 from tokenizer.sample import MAX_LINE_BYTES, draw_sample
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
 
@@ -48,9 +50,11 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
 def _train(options: TokenizerOptions) -> dict:
     check_options(options)
     # Folders of data have a manifest.json too, and the whole folder is about to be replaced.
-    check_output_folder(options.output, "manifest.json", "tokenizer", "|".join(map(re.escape, FILE_NAMES)))
+    check_output_folder(options.output, "manifest.json", "tokenizer", "|".join(map(re.escape, (*FILE_NAMES, PROVENANCE_NAME))))
+    session = open_session()
     faults = Faults(options.on_error, private=options.private)
-    documents = read_documents(options.input, text_field=options.text_field, faults=faults)
+    inputs = resolve_inputs(options.input, faults=faults)
+    documents = read_all(inputs, text_field=options.text_field, faults=faults)
     print("Reading the corpus ...", flush=True)
     sample = draw_sample(
         documents,
@@ -67,12 +71,13 @@ def _train(options: TokenizerOptions) -> dict:
         write_chain(folder, spiece_model, options.lower_case, options.keep_accents)
         encoder = Encoder(folder)
         counts = sample.character_counts
+        shaping = {name: value for name, value in asdict(options).items() if name not in ("input", "output", "private")}
         manifest = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": encoder.sha256,
             "vocab_size": encoder.vocab_size,
             "private": options.private,
-            "options": {name: value for name, value in asdict(options).items() if name not in ("input", "output", "private")},
+            "options": shaping,
             "num_documents": sample.num_documents,
             "num_lines": sample.num_lines,
             "num_characters": counts.total(),
@@ -83,6 +88,9 @@ def _train(options: TokenizerOptions) -> dict:
             "versions": {name: version(name) for name in ("sentencepiece", "tokenizers")},
         }
         write_json(folder / "manifest.json", manifest)
+        record = new_record("tokenizer", options.output.absolute(), session, options=shaping, inputs=record_inputs(inputs))
+        close_session(record, 0, record_outputs(folder, FILE_NAMES))
+        write_record(folder, record)
     if not options.private:
         _show(sample.shown, encoder)
     if faults.num:

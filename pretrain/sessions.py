@@ -1,0 +1,75 @@
+"""RUN/provenance.json: each start of a run with its command, code, steps and exit code, and what the run was made of.
+
+A session is one `albert launch`, its own restarts included, or one start of the workers by srun, torchrun or hand. One that was
+killed has no end.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from data_prep.schema import MANIFEST_NAME
+from pretrain.config import RunConfig, to_plain
+from pretrain.report import newest_step
+from tokenizer.provenance import Record, close_session, exit_code_of, new_record, open_session, parent, read_record, write_record
+
+T = TypeVar("T")
+
+
+def recorded(run_folder: Path, config: RunConfig, run: Callable[[], T], code_of: Callable[[T], int]) -> T:
+    """What `run` returns; it is recorded as a session, with its exit code.
+
+    Raises:
+        UserError: the record that is there is damaged.
+        OSError: it cannot be written at the beginning; at the end that is only said.
+    """
+    begin_session(run_folder, config)
+    try:
+        ended = run()
+    except BaseException as error:
+        end_session(run_folder, exit_code_of(error))
+        raise
+    end_session(run_folder, code_of(ended))
+    return ended
+
+
+def begin_session(run_folder: Path, config: RunConfig) -> None:
+    before, step = read_record(run_folder), known_step(run_folder)
+    parents = before["parents"] if before and step is not None else parents_of(config)  # what it began with is what counts
+    session = open_session() | {"from_step": step, "to_step": None}
+    write_record(run_folder, new_record("launch", run_folder, session, options=to_plain(config), parents=parents, before=before))
+
+
+def end_session(run_folder: Path, code: int) -> None:
+    """A full disk takes nothing from the run's own outcome."""
+    try:
+        record = read_record(run_folder)  # again: the workers may have written to it
+        record["sessions"][-1]["to_step"] = known_step(run_folder)
+        close_session(record, code)
+        write_record(run_folder, record)
+    except Exception as error:
+        print(f"{run_folder}: the end cannot be recorded in provenance.json ({error})", file=sys.stderr)
+
+
+def known_step(run_folder: Path) -> int | None:
+    """Step of the newest checkpoint; None without one."""
+    step = newest_step(run_folder)
+    return None if step < 0 else step
+
+
+def parents_of(config: RunConfig) -> list[Record]:
+    parents = [parent("data", config.data.path, MANIFEST_NAME)]
+    if config.continue_from is not None:
+        parents.append(parent("continue_from", config.continue_from, "config.yaml"))
+    if config.model.init_from is not None:
+        parents.append(parent("init_from", config.model.init_from, "model.safetensors"))
+    return parents
+
+
+def record_predecessor(run_folder: Path, checkpoint: Path) -> None:
+    """The checkpoint that this run begins with, in place of the run it is of. Rank 0 alone."""
+    if record := read_record(run_folder):
+        before = parent("continue_from", checkpoint.parent.parent, f"checkpoints/{checkpoint.name}/manifest.json")
+        record["parents"] = [before if entry["role"] == "continue_from" else entry for entry in record["parents"]]
+        write_record(run_folder, record)

@@ -1,0 +1,78 @@
+"""An input in, what tells its content from any other out: for provenance.json."""
+
+import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
+from tokenizer.inputs import Input
+from tokenizer.storage import is_url, size_and_mark
+from tokenizer.tables import load_hf
+
+NUM_THREADS = 4
+"""Files hashed at the same time: the interpreter is not needed for it."""
+
+
+def record_inputs(inputs: Iterable[Input]) -> list[dict[str, Any]]:
+    """`record_input` of each, in their order."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return list(pool.map(record_input, inputs))
+
+
+def record_input(item: Input) -> dict[str, Any]:
+    """`path`, `size` and `sha256` of the file as it lies there, compressed or not; where there is none, null and the `reason`."""
+    if item.kind == "hf":
+        return record_dataset(item.source)
+    return record_url(item.source) if is_url(item.source) else record_file(item.source)
+
+
+def record_file(path: str | Path) -> dict[str, Any]:
+    path = os.path.abspath(path)
+    try:
+        return {"path": path, "size": os.stat(path).st_size, "sha256": sha256_of_files(Path(path))}
+    except OSError as error:
+        return {"path": path, "size": None, "sha256": None, "reason": f"cannot be read ({error.strerror})"}
+
+
+def record_url(url: str) -> dict[str, Any]:
+    """Size and the store's own mark of the content: a hash would take a second download."""
+    try:
+        size, mark = size_and_mark(url)
+    except (OSError, UserError) as error:
+        return {"path": url, "size": None, "sha256": None, "reason": f"cannot be reached ({error})"}
+    return {
+        "path": url,
+        "size": size,
+        "sha256": None,
+        "store_mark": mark,
+        "reason": "in a store; not downloaded again to be hashed",
+    }
+
+
+def record_dataset(source: str) -> dict[str, Any]:
+    """Of `hf:NAME[:CONFIG[:SPLIT]]`: configuration, split, revision, and the files of its cache here, which are what was read."""
+    try:
+        dataset = load_hf(source)
+    except Exception as error:
+        return {"path": source, "size": None, "sha256": None, "reason": f"cannot be loaded ({error})"}
+    fetched = dataset.info.download_checksums or {}
+    revisions = {found[1] for url in fetched if (found := re.search(r"@([0-9a-f]{40})/", url))}
+    files = record_files(entry["filename"] for entry in dataset.cache_files)
+    return {
+        "path": source,
+        "size": sum(entry["size"] or 0 for entry in files),
+        "sha256": None,
+        "reason": "a data set of several files",
+        "config": dataset.config_name,
+        "split": str(dataset.split),
+        "revision": ", ".join(sorted(revisions)) or None,
+        "files": files,
+    }
+
+
+def record_files(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
+    return [record_file(path) for path in paths]
