@@ -206,6 +206,7 @@ def begin_anew(run_folder: Path, config: RunConfig) -> None:
     if (run_folder / "config.yaml").exists() and differences(load_config(run_folder / "config.yaml"), config):
         (run_folder / "rollbacks.json").unlink(missing_ok=True)
         (run_folder / "micro_batch_size.json").unlink(missing_ok=True)
+        (run_folder / "wandb_id").unlink(missing_ok=True)
     if config.continue_from is None:
         return
     from pretrain.phases import find_predecessor  # takes torch, which takes seconds to import

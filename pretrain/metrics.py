@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pretrain.config import LoggingConfig, RunConfig, to_plain
+from pretrain.config import RunConfig
 from pretrain.watch import Watch
 from tokenizer.errors import UserError
 from tokenizer.files import write_text
@@ -18,13 +18,12 @@ from tokenizer.files import write_text
 class MetricsLog:
     """Appends records to metrics.jsonl, shows them, and hands them to wandb if that works; a run without wandb trains on."""
 
-    def __init__(self, run_folder: Path, config: RunConfig, unigram_entropy: float, *, wandb_id: str | None, step: int):
-        """step: records after it are dropped, -1 for all. unigram_entropy: of the training text, in nats."""
+    def __init__(self, run_folder: Path, config: RunConfig, unigram_entropy: float, *, step: int, wandb_run: Any | None):
+        """step: records after it are dropped, -1 for all. unigram_entropy: of the training text, in nats. wandb_run: from
+        `start_wandb`."""
         self.path, self.config, self.unigram_entropy = run_folder / "metrics.jsonl", config, unigram_entropy
         self.open_after(step)
-        self.wandb_run = start_wandb(run_folder, config.logging, to_plain(config), wandb_id)
-        self.wandb_id = self.wandb_run.id if self.wandb_run else wandb_id
-        """The run's id, for the checkpoint; None if wandb never started."""
+        self.wandb_run = wandb_run
 
     def write(self, record: dict[str, Any]) -> None:
         """`record` has `event` (train, validation, checkpoint, skipped, rollback, warning), `step`, and figures or words.
@@ -101,30 +100,6 @@ def truncate_after(path: Path, step: int) -> None:
         except ValueError:
             continue
     write_text(path, "".join(f"{line}\n" for line in kept))
-
-
-def start_wandb(run_folder: Path, config: LoggingConfig, plain_config: dict[str, Any], wandb_id: str | None) -> Any | None:
-    """A wandb run, or None if it is disabled or cannot start (the reason is said)."""
-    if config.wandb == "disabled":
-        return None
-    # Otherwise it reports its use and its errors to its maker, of an offline run, too.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    try:
-        import wandb
-
-        return wandb.init(
-            project=config.wandb_project,
-            name=run_folder.name,
-            dir=run_folder,
-            id=wandb_id,
-            resume="allow" if config.wandb == "online" else None,
-            mode=config.wandb,
-            config=plain_config,
-            settings=wandb.Settings(silent=True, console="off", disable_git=True),
-        )
-    except Exception as error:
-        print(f"wandb does not start ({error}); the run goes on without it, metrics.jsonl is complete", file=sys.stderr)
-        return None
 
 
 def print_record(record: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ from pretrain.profiler import StepProfiler
 from pretrain.report import Diagnosis, Preempted, read_restart
 from pretrain.run_state import RunState
 from pretrain.schedule import lr_at
+from pretrain.wandb_run import start_wandb
 from pretrain.watch import diagnosis
 from pretrain.watchdog import SLOW, Watchdog
 from tokenizer.errors import UserError
@@ -101,8 +102,9 @@ class Trainer:
         if rank() == 0:
             entropy = self.manifest.splits["train"].unigram_entropy
             kept_steps = self.state.progress.step if self.resumed else -1
-            self.log = MetricsLog(run_folder, config, entropy, wandb_id=self.state.wandb_id, step=kept_steps)
-            self.state.wandb_id = self.log.wandb_id
+            if wandb_run := start_wandb(run_folder, config, device, self.state.wandb_id):
+                self.state.wandb_id = wandb_run.id
+            self.log = MetricsLog(run_folder, config, entropy, step=kept_steps, wandb_run=wandb_run)
             if restart := read_restart():
                 self.log.write_event("restart", self.state.progress.step, restart.reason, number=restart.number)
 

@@ -34,6 +34,8 @@ def restored(table):
 
 
 def hashes(folder):
-    """Of all that the bytes promise holds for: plan.json says where the corpus lies, summary.json how long it took."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in ("plan.json", "summary.json")]
+    """Of all that the bytes promise holds for: plan.json says where the corpus lies, summary.json how long it took, provenance.json
+    who made it."""
+    left_out = ("plan.json", "summary.json", "provenance.json")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in left_out]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -50,6 +50,7 @@ def work(albert, tmp_path_factory) -> Path:
 
 def test_the_export_holds_what_the_readme_lists(work):
     files = {"README.md", "config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json"}
+    files.add("provenance.json")
     assert {path.name for path in (work / "hf").iterdir()} == files
 
 

@@ -83,7 +83,7 @@ def test_the_manifest_counts_what_the_shards_hold(data, corpus, tokenizer):
     assert source.documents == 12
     assert source.text_pieces == sum(counts.text_pieces for counts in everything)
     assert {path.name for path in data.iterdir()} == {
-        "plan.json", "manifest.json", "summary.json", "tokenizer", "train-00000.arrow", "validation-00000.arrow"
+        "plan.json", "manifest.json", "provenance.json", "summary.json", "tokenizer", "train-00000.arrow", "validation-00000.arrow"
     }  # fmt: skip
 
 

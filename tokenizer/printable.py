@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: it could move the cursor of a terminal, turn the direction of a line, or hold a password."""
+"""Text that others wrote, made safe to show: it could move a terminal's cursor, turn the direction of a line, hold a password."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ def masked(text: str) -> str:
 
 
 def masked_command(arguments: Sequence[str]) -> list[str]:
-    """A command line, `masked`; so are the values of options whose name says that they are secret, and bare keys (40 hex digits)."""
+    """A command line, `masked`; so are the values of options whose name says that they are secret, and keys of 40 hex digits."""
     return list(_masked_arguments(arguments))
 
 

@@ -98,7 +98,7 @@ def record_outputs(folder: Path, names: Iterable[str]) -> list[Record]:
 
 
 def parent(role: str, folder: Path, marker: str) -> Record:
-    """An artefact that this one is made of: the SHA-256 of the file `marker` in it, which stands for its content, and its record."""
+    """An artefact that this one is made of: the SHA-256 of its file `marker`, which stands for its content, and its own record."""
     entry = {"role": role, "path": os.path.abspath(folder), "marker": marker, "sha256": None}
     try:
         entry["sha256"] = sha256_of_files(folder / marker)
@@ -171,8 +171,8 @@ def _masked(value: Any) -> Any:
 
 
 def code_revision(root: Path | None = None) -> Record:
-    """The code at work: release, git commit (None outside the project's own checkout), whether nothing was changed since, and a hash
-    over the sources, which tells any two states of them apart: that of the lines `sha256sum` prints for them, sorted by path.
+    """The code at work: release, git commit (None outside the project's own checkout), whether nothing was changed since, and the
+    SHA-256 of what `sha256sum` prints for the sources, sorted by path.
 
     root: folder of the four packages; default: that of this code.
     """
