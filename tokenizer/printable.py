@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: it could move a terminal's cursor, turn the direction of a line, hold a password."""
+"""Text made safe to show: what others wrote could move a terminal's cursor or turn a line around; a command may hold a secret."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
