@@ -22,6 +22,8 @@ from tokenizer.inputs import resolve_inputs
 from tokenizer.printable import masked, masked_command
 from tokenizer.provenance import PACKAGES, as_text, code_revision, open_session, parent
 
+LONG = ("--training.steps", 5000, "--schedule.total_steps", 5000)
+
 
 def read(folder: Path) -> dict:
     return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
@@ -182,13 +184,13 @@ def test_a_killed_launch_has_no_end_and_the_next_one_is_a_session_of_its_own(sma
 
 def test_stops_and_failures_are_recorded_with_their_exit_codes(small_config, synthetic, launch, tmp_path):
     run = tmp_path / "run"
-    process = start(small_config, synthetic, run, "--training.steps", 5000, num_procs=1)
+    process = start(small_config, synthetic, run, *LONG, num_procs=1)
     wait_for(lambda: (run / "metrics.jsonl").exists() and '"train"' in (run / "metrics.jsonl").read_text(), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 3
     for folder in (run / "checkpoints").iterdir():
         (folder / "optimizer.safetensors").write_bytes(b"")
-    launch(run, "--training.steps", 5000, num_procs=1, code=2)
+    launch(run, *LONG, num_procs=1, code=2)
     assert [session["exit_code"] for session in read(run)["sessions"]] == [3, 2]
 
 
@@ -239,9 +241,10 @@ def test_an_interrupted_preparation_leaves_its_trace(corpus, tokenizer, tmp_path
     def dies(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("data_prep.prepare.finish", dies)
-        prepare(options(corpus, tokenizer, tmp_path / "data"))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(options(corpus, tokenizer, tmp_path / "data"))
     (session,) = read(tmp_path / "data")["sessions"]
     assert session["exit_code"] == 130
     assert read(tmp_path / "data")["outputs"] == []

@@ -168,16 +168,6 @@ def test_a_gpu_that_is_not_there_is_a_user_error(launch, tmp_path):
     assert "Traceback" not in error
 
 
-def test_wandb_runs_offline_and_its_id_survives_a_resume(launch, tmp_path):
-    ids = []
-    for steps in (2, 4):
-        launch(tmp_path / "run", "--logging.wandb", "offline", "--training.steps", steps, num_procs=1)
-        ids.append(json.loads((tmp_path / "run" / "checkpoints" / f"step-{steps}" / "state.json").read_text())["wandb_id"])
-    assert ids[0] is not None
-    assert ids[0] == ids[1]
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
-
-
 def test_a_changed_field_is_refused_by_name_and_a_finished_run_says_so(undisturbed, launch):
     error = launch(undisturbed, "--optimizer.lr", 0.5, "--model.hidden_dropout", 0, code=2).stderr
     assert "optimizer.lr: 0.01 -> 0.5" in error

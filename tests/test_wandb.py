@@ -19,7 +19,8 @@ BLOCK = 1 << 15
 
 
 def read_log(folder: Path) -> Iterator:
-    """Every record in the .wandb file of an offline run: LevelDB's log format (blocks of 32 kB, pieces of 7 + n bytes) of protobufs."""
+    """Every record in the .wandb file of an offline run: protobufs in LevelDB's log format, blocks of 32 kB with pieces of 7 + n
+    bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("run-*.wandb")
@@ -88,7 +89,17 @@ def test_a_run_says_what_it_is_and_a_resumed_one_has_its_id(launch, synthetic, t
 def test_a_restart_before_the_first_checkpoint_keeps_the_id(small_config, synthetic, launch, tmp_path):
     """kill -9 of all workers before anything is saved; then of `albert launch` as well; then to the end."""
     run = tmp_path / "run"
-    options = (*OFFLINE, "--training.steps", 300, "--checkpoint.every_n_steps", 300, "--supervision.max_restarts", 1)
+    options = (
+        *OFFLINE,
+        "--training.steps",
+        300,
+        "--schedule.total_steps",
+        300,
+        "--checkpoint.every_n_steps",
+        300,
+        "--supervision.max_restarts",
+        1,
+    )
     process = start(small_config, synthetic, run, *options, num_procs=1)
 
     def has_stepped() -> bool:
