@@ -270,7 +270,7 @@ def test_the_same_text_gives_the_same_bytes_from_another_place_and_process(corpu
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
     names = ["manifest.json", "spiece.model", "tokenizer.json", "tokenizer_config.json"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*names, "provenance.json"])
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (folders["lower"] / name).read_bytes(), name
 
@@ -472,14 +472,14 @@ def test_an_earlier_tokenizer_is_replaced(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
 
 
-def test_an_interrupt_leaves_nothing_and_is_not_swallowed(tmp_path, monkeypatch):
+def test_an_interrupt_leaves_nothing_and_is_not_swallowed(corpus, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("tokenizer.train.read_documents", interrupted)
+    monkeypatch.setattr("tokenizer.train.read_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_tokenizer(TokenizerOptions(input=["x"], output=tmp_path / "out", vocab_size=50))
+        train_tokenizer(TokenizerOptions(input=[str(corpus)], output=tmp_path / "out", vocab_size=50))
     assert list(tmp_path.iterdir()) == []
 
 
