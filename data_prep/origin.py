@@ -29,20 +29,18 @@ def recorded(folder: Folder, session: Record, options: dict[str, Any], parents: 
     Raises:
         UserError: the record that is there is damaged, or it cannot be written.
     """
-    before = None
-    if folder.exists(PROVENANCE_NAME):
-        before = parse_record(folder.read(PROVENANCE_NAME), folder.path(PROVENANCE_NAME))
-    record = new_record("prepare", folder.url, session, options=options, parents=parents, before=before)
+    record = new_record("prepare", folder.url, session, options=options, parents=parents, before=read(folder))
     write(folder, record)
+    number = len(record["sessions"]) - 1
     try:
         yield record
     except BaseException as error:
         close_session(record, 2 if isinstance(error, OSError) else exit_code_of(error))
         with suppress(UserError, OSError):  # what went wrong first is what counts
-            write(folder, record)
+            write_end(folder, record, number)
         raise
     close_session(record, 0, outputs(folder))
-    write(folder, record)
+    write_end(folder, record, number)
 
 
 def parents_of(options: PrepareOptions) -> list[Record]:
@@ -78,6 +76,19 @@ def outputs(folder: Folder) -> list[Record]:
         return []
     content = folder.read(MANIFEST_NAME)
     return [{"path": MANIFEST_NAME, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}]
+
+
+def read(folder: Folder) -> Record | None:
+    """None without one. Raises UserError if it is damaged."""
+    return parse_record(folder.read(PROVENANCE_NAME), folder.path(PROVENANCE_NAME)) if folder.exists(PROVENANCE_NAME) else None
+
+
+def write_end(folder: Folder, record: Record, number: int) -> None:
+    """The record with the end of its session of this number: the jobs of a Slurm array may have come before who submitted them."""
+    there = read(folder) or record
+    sessions = [*there["sessions"][:number], record["sessions"][number], *there["sessions"][number + 1 :]]
+    newest = there if len(sessions) > len(record["sessions"]) else record
+    write(folder, newest | {"sessions": sessions})
 
 
 def write(folder: Folder, record: Record) -> None:

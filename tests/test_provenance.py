@@ -368,7 +368,12 @@ def test_the_code_is_told_by_commit_state_and_sources(checkout):
     assert (dirty["revision"], dirty["clean"]) == (clean["revision"], False)
     assert dirty["sources_sha256"] != clean["sources_sha256"]
     git(checkout, "checkout", "-q", ".")
+    (checkout / "my run").mkdir()
+    (checkout / "my run" / "notes.txt").write_text("not of the code")
     assert code_revision(checkout) == clean
+    (checkout / "pretrain" / "more.py").write_text("")
+    assert code_revision(checkout)["clean"] is False
+    (checkout / "pretrain" / "more.py").unlink()
     (checkout / "pretrain" / "train.py").rename(checkout / "pretrain" / "trained.py")
     assert code_revision(checkout)["sources_sha256"] != clean["sources_sha256"], "the name counts"
 

@@ -20,6 +20,7 @@ from data_prep.plan import read_plan
 from data_prep.prepare import prepare
 from data_prep.schema import read_manifest
 from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
 
 
 @pytest.fixture(scope="session")
@@ -212,6 +213,12 @@ def test_the_sbatch_script_prepares_the_same_bytes(tmp_path, corpus, tokenizer, 
     prepare(jobs)
     assert "finish: job 3" in capsys.readouterr().out
     assert shards(output) == shards(undisturbed)
+    record = json.loads((output / "provenance.json").read_text())
+    assert [session["exit_code"] for session in record["sessions"]] == [2, 0, 0]  # without sbatch, with it, and the last job
+    assert record["sessions"][2]["command"][-4:-2] == ["--stage", "finish"]
+    of_corpus = {str(path): sha256_of_files(path) for path in corpus.rglob("*") if path.is_file()}
+    assert {entry["path"]: entry["sha256"] for entry in record["inputs"]} == of_corpus
+    assert record["outputs"][0]["sha256"] == sha256_of_files(output / "manifest.json")
 
 
 def test_a_stage_of_a_plan_waits_for_the_one_before(tmp_path, corpus, tokenizer, monkeypatch):

@@ -1,6 +1,7 @@
 """A corpus on S3, held by moto's server on this machine: the same documents as from local files."""
 
 import gzip
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from data_prep.schema import read_manifest
 from pretrain.data import open_split
 from tokenizer.corpus import Document, Faults, read_documents, read_range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
@@ -126,6 +128,13 @@ def test_prepare_reads_from_s3_and_writes_to_it(server, tokenizer, tmp_path, cha
     server.get(output, str(tmp_path / "fetched"), recursive=True)
     assert hashes(tmp_path / "fetched") == hashes(tmp_path / "data")
     assert (tmp_path / "fetched" / "tokenizer" / "tokenizer.json").exists()
+    record = json.loads((tmp_path / "fetched" / "provenance.json").read_text())
+    assert [session["exit_code"] for session in record["sessions"]] == [0]
+    (entry,) = record["inputs"]
+    assert (entry["path"], entry["size"], entry["sha256"]) == (f"s3://{bucket}/speeches/a.txt", len(text), None)
+    assert hashlib.md5(text).hexdigest() in entry["store_mark"]  # the ETag of an upload in one part
+    assert record["parents"][0]["provenance"]["verb"] == "tokenizer"
+    assert record["outputs"][0]["sha256"] == sha256_of_files(tmp_path / "fetched" / "manifest.json")
     assert len(open_split(tmp_path / "fetched", read_manifest(tmp_path / "fetched"), "train"))
     assert not server.exists(f"{output}/{PARTS}")
     assert prepare(PrepareOptions(input=[corpus], output=output, **chosen)) == manifest

@@ -197,7 +197,13 @@ def git_state(root: Path) -> Record:
     if top is None or os.path.realpath(top) != os.path.realpath(root):  # a copy inside another project's checkout
         return unknown
     revision, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
-    return {"revision": revision, "clean": None if changes is None else not changes}
+    if changes is None:
+        return {"revision": revision, "clean": None}
+    ours = tuple(f"?? {name}/" for name in PACKAGES)  # files of the user's beside the packages change no code
+    return {
+        "revision": revision,
+        "clean": all(line.startswith("??") and not line.startswith(ours) for line in changes.splitlines()),
+    }
 
 
 def _git(root: Path, *arguments: str) -> str | None:
