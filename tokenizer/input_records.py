@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tokenizer.errors import UserError
+from tokenizer.errors import first_line
 from tokenizer.files import sha256_of_files
 from tokenizer.inputs import Input
 from tokenizer.storage import is_url, size_and_mark
@@ -42,8 +42,8 @@ def record_url(url: str) -> dict[str, Any]:
     """Size and the store's own mark of the content: a hash would take a second download."""
     try:
         size, mark = size_and_mark(url)
-    except (OSError, UserError) as error:
-        return {"path": url, "size": None, "sha256": None, "reason": f"cannot be reached ({error})"}
+    except Exception as error:  # each driver has types of its own
+        return {"path": url, "size": None, "sha256": None, "reason": f"cannot be reached ({first_line(error)})"}
     return {
         "path": url,
         "size": size,
@@ -58,7 +58,7 @@ def record_dataset(source: str) -> dict[str, Any]:
     try:
         dataset = load_hf(source)
     except Exception as error:
-        return {"path": source, "size": None, "sha256": None, "reason": f"cannot be loaded ({error})"}
+        return {"path": source, "size": None, "sha256": None, "reason": f"cannot be loaded ({first_line(error)})"}
     fetched = dataset.info.download_checksums or {}
     revisions = {found[1] for url in fetched if (found := re.search(r"@([0-9a-f]{40})/", url))}
     files = record_files(entry["filename"] for entry in dataset.cache_files)
