@@ -37,6 +37,14 @@ class Slurm:
         self.machines = (self.head, *self.nodes)
 
     def __enter__(self) -> "Slurm":
+        try:
+            self.bring_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def bring_up(self) -> None:
         self.write_config()
         for machine in self.machines:
             call("ip", "netns", "add", machine.name)
@@ -57,7 +65,6 @@ class Slurm:
         for node in self.nodes:
             self.boot_node(node)
         self.wait_for_nodes()
-        return self
 
     def write_config(self) -> None:
         key = self.folder / "munge.key-file"
