@@ -35,6 +35,9 @@ VERBS = {
         "data_prep.inspect_options:InspectOptions",
         "data_prep.inspect:inspect",
     ),
+    "doctor": Verb(
+        "look at hosts, network, folders, config and data before a run", "launch.doctor:DoctorOptions", "launch.doctor:doctor"
+    ),
     "launch": Verb(
         "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.options:LaunchOptions", "launch.run:launch"
     ),
@@ -119,7 +122,7 @@ def parse(name: str, kind: type, arguments: list[str]) -> Any:
     from launch.config_reference import docstrings, help_text
 
     parser = ArgumentParser(prog=f"albert {name}", description=f"{VERBS[name].summary}.", exit_on_error=False)
-    if name == "launch":
+    if name in ("launch", "doctor"):
         arguments = gather_overrides(arguments)
         parser.formatter_class, parser.epilog = RawDescriptionHelpFormatter, help_text()
     hints, help_of = get_type_hints(kind), docstrings(kind)

@@ -81,7 +81,7 @@ def report(
     counts = manifest.splits["train"]
     training = config.training
     steps = training.steps - first_step
-    saved = FP32 * TENSORS_SAVED * count_parameters(config.model, manifest.vocab_size)
+    saved = checkpoint_bytes(config, manifest.vocab_size)
     kept = config.checkpoint.keep_last + 1
     rows = [
         ("parameters", f"{count_parameters(config.model, manifest.vocab_size):,}"),
@@ -103,6 +103,11 @@ def report(
     return "\n".join(
         lines + [f"warning: {text}" for text in warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)]
     )
+
+
+def checkpoint_bytes(config: RunConfig, vocab_size: int) -> int:
+    """Of one checkpoint on the disk."""
+    return FP32 * TENSORS_SAVED * count_parameters(config.model, vocab_size)
 
 
 def forecast(

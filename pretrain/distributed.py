@@ -1,6 +1,8 @@
-"""The one file that imports torch.distributed: who we are, sums over all ranks, and waiting for each other."""
+"""The one file that imports torch.distributed: who we are, sums over all ranks, waiting for each other, a pair's bandwidth."""
 
 import functools
+import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -42,3 +44,38 @@ def barrier() -> None:
 def shut_down() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def open_store(address: str, port: int, *, serve: bool, seconds: float) -> dist.TCPStore:
+    """The store by which processes find each other, at a port of the first host. serve: be that host. seconds: for each wait.
+
+    Raises:
+        RuntimeError: the port is taken, or cannot be reached in time.
+    """
+    return dist.TCPStore(address, port, is_master=serve, wait_for_workers=False, timeout=timedelta(seconds=seconds))
+
+
+def pair_bandwidth(store: dist.Store, name: str, rank: int, device: torch.device, *, num_bytes: int, seconds: float) -> float:
+    """Bytes a second at which this process and one other, ranks 0 and 1, add up `num_bytes` of fp32: gloo on CPUs, NCCL on GPUs.
+
+    store: one that both reach; name: theirs alone. seconds: for each wait. Joins and leaves the process group; there must be none.
+
+    Raises:
+        RuntimeError: they do not reach each other in time, or the sum is wrong.
+    """
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(name, store), rank=rank, world_size=2, timeout=timedelta(seconds=seconds)
+    )
+    values = torch.zeros(num_bytes // 4, device=device)
+    times = []
+    for _ in range(4):  # connections are made in the first
+        values.fill_(rank + 1)
+        begun_at = time.perf_counter()
+        dist.all_reduce(values)
+        found = float(values[-1])  # waits for the GPU
+        times.append(time.perf_counter() - begun_at)
+    if found != 3.0:
+        raise RuntimeError(f"an all-reduce of 1 and 2 gave {found}")
+    dist.destroy_process_group()
+    return num_bytes / min(times[1:])
