@@ -1,8 +1,8 @@
 """All pairs of hosts, for `albert doctor`: open ports and an all-reduce, disjoint pairs at once.
 
 Hosts meet in the store of the first one, as the processes of a run do, and go through the rounds together. Each all-reduce is a
-process of its own that is ended when its time is over: NCCL may hang where nothing answers. Every wait has a limit, and each stage an
-alarm that ends the program.
+process of its own that is ended when its time is over: NCCL may hang where nothing answers. Every wait has a limit, and each
+stage an alarm that ends the program.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Every host asked by one command, for `albert doctor`: this machine directly, others through pdsh, under Slurm through srun.
 
-All of them run `launch.host_facts`; what they say comes back on its standard output. Nothing is left when this ends, however it does.
+All of them run `launch.host_facts`; what they say comes back on its standard output. Nothing is left when this ends.
 """
 
 import json

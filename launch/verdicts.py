@@ -1,4 +1,4 @@
-"""What hosts have told in, rows of the table of `albert doctor` out: green, yellow (worth a thought), or red (would stop the run)."""
+"""What hosts have told in, rows of the table of `albert doctor` out: green, yellow (a thought), red (would stop it)."""
 
 import ipaddress
 import re
@@ -282,9 +282,7 @@ def bandwidth_row(backend: str, results: dict[tuple[int, int], list[dict[str, An
         f"{title}: {speed(rate)}, the median is {speed(median)}" for title, rate in speeds.items() if rate < SLOW_PAIR * median
     ]
     slowest = min(speeds, key=lambda title: speeds[title], default="")
-    green = (
-        f"{len(speeds)} pair(s), {speed(median)} in the median; slowest {slowest} with {speed(speeds[slowest])}" if speeds else ""
-    )
+    green = f"{len(speeds)} pair(s), {speed(median)} in the median; slowest: {slowest}, {speed(speeds.get(slowest, 0.0))}"
     remedy = (
         "Look at the rows `network` and `ports` first. Then try again with "
         + ("NCCL_DEBUG=INFO" if backend == "nccl" else "GLOO_SOCKET_IFNAME")
