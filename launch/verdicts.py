@@ -67,7 +67,8 @@ def host_rows(hosts: list[Host], here: dict[str, Any], wanted: Wanted) -> list[R
 
 def meeting_rows(hosts: list[Host], device: str, sent_at: float) -> list[Row]:
     """A row for each check of what is between several hosts. sent_at: when they were asked, by our clock."""
-    return [clock_row(hosts, sent_at), network_row(hosts, device), ports_row(hosts), *bandwidth_rows(hosts)]
+    rows = [clock_row(hosts, sent_at), network_row(hosts, device)]
+    return rows if len(hosts) == 1 else [*rows, ports_row(hosts), *bandwidth_rows(hosts)]
 
 
 def row(check: str, red: Iterable[str], yellow: Iterable[str], green: str, remedy: str, note: str = "") -> Row:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import itertools
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -230,13 +231,14 @@ def doctor(nodes, where, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
 
     def run(*options: object, code: int) -> str:
-        process = nodes.start(ALBERT, "doctor", "--hostfile", nodes.hostfile, *where, "--timeout", 15, *options)
+        process = nodes.start(ALBERT, "doctor", "--hostfile", nodes.hostfile, *where, "--timeout", 30, *options)
         begun_at = time.monotonic()
         output, _ = process.communicate(timeout=120)
         print(f"{output}\nafter {time.monotonic() - begun_at:.1f} s")
         assert process.returncode == code, output
         deadline = time.monotonic() + 10
-        while left := [each.pid for node in nodes.nodes for each in node.processes() if is_ours(each)]:
+        up = [node for node in nodes.nodes if node.holder.poll() is None]
+        while left := [each.pid for node in up for each in node.processes() if is_ours(each)]:
             assert time.monotonic() < deadline, left
             time.sleep(0.2)
         return output
@@ -280,26 +282,18 @@ def test_two_machines_that_are_well_are_green(nodes, doctor, tmp_path):
 
 
 @needs_nodes
-def test_another_package_version_is_found(nodes, doctor, tmp_path):
-    there = next(path for path in importlib.metadata.distribution("xxhash").files if path.name == "METADATA").locate()
+def test_another_package_version_other_code_and_the_wrong_tokenizer_are_found(nodes, doctor, plenty, tmp_path):
+    metadata = next(path for path in importlib.metadata.distribution("xxhash").files if path.name == "METADATA").locate()
+    module = Path(__file__).parent.parent / "pretrain" / "schedule.py"
     version = importlib.metadata.version("xxhash")
-    changed = tmp_path / "METADATA"
-    changed.write_text(Path(there).read_text().replace(f"Version: {version}", "Version: 0.0.1"))
-    with mounted(nodes, changed, there):
-        output = doctor(code=1)
-    assert red(output) == ["packages"]
+    (tmp_path / "METADATA").write_text(Path(metadata).read_text().replace(f"Version: {version}", "Version: 0.0.1"))
+    (tmp_path / "schedule.py").write_text(module.read_text() + "# another revision\n")
+    data = wrong_tokenizer(plenty, tmp_path / "data")
+    with mounted(nodes, tmp_path / "METADATA", metadata), mounted(nodes, tmp_path / "schedule.py", module):
+        output = doctor("--data", data, code=1)
+    assert red(output) == ["packages", "code", "tokenizer"]
     assert f"{nodes.b.name}: xxhash 0.0.1 (here {version})" in output
-
-
-@needs_nodes
-def test_other_code_is_found(nodes, doctor, tmp_path):
-    there = Path(__file__).parent.parent / "pretrain" / "schedule.py"
-    changed = tmp_path / "schedule.py"
-    changed.write_text(there.read_text() + "# another revision\n")
-    with mounted(nodes, changed, there):
-        output = doctor(code=1)
-    assert red(output) == ["code"]
-    assert nodes.b.name in output.split("sources")[0].split("code")[1]
+    assert re.search(rf"{nodes.b.name}: \w{{12}} \(here \w{{12}}\)", output)
 
 
 @needs_nodes
@@ -328,10 +322,10 @@ def test_a_run_folder_that_is_another_one_there_is_found(nodes, doctor, tmp_path
 def test_closed_ports_are_found_in_a_set_time(nodes, doctor):
     """Nothing leaves B for a high port, but for the answers of sshd."""
     keep = ("ip", "rule", "add", "pref", 100, "ipproto", "tcp", "sport", cluster.PORT, "lookup", "main")
-    close = ("ip", "rule", "add", "pref", 200, "ipproto", "tcp", "dport", "20000-65535", "prohibit")
+    close = ("ip", "rule", "add", "pref", 200, "ipproto", "tcp", "dport", "20000-65534", "prohibit")
     undo = (("ip", "rule", "del", "pref", 200), ("ip", "rule", "del", "pref", 100))
     with on_b(nodes, keep, close, undo=undo):
-        output = doctor(code=1)
+        output = doctor("--timeout", 10, code=1)
     assert red(output) == ["ports", "all-reduce (gloo)"]
     assert f"{nodes.b.name}: {nodes.a.name}:" in output
     assert "Let TCP through between the hosts: 20000-32000" in output
@@ -341,10 +335,10 @@ def test_closed_ports_are_found_in_a_set_time(nodes, doctor):
 def test_a_closed_range_beside_the_rendezvous_is_found(nodes, doctor):
     """The hosts meet, but what gloo listens on cannot be reached."""
     keep = ("ip", "rule", "add", "pref", 100, "ipproto", "tcp", "sport", "1-32000", "lookup", "main")
-    close = ("ip", "rule", "add", "pref", 200, "ipproto", "tcp", "dport", "32768-65535", "prohibit")
+    close = ("ip", "rule", "add", "pref", 200, "ipproto", "tcp", "dport", "32768-65534", "prohibit")
     undo = (("ip", "rule", "del", "pref", 200), ("ip", "rule", "del", "pref", 100))
     with on_b(nodes, keep, close, undo=undo):
-        output = doctor(code=1)
+        output = doctor("--timeout", 10, code=1)
     assert red(output) == ["ports", "all-reduce (gloo)"]
 
 
@@ -364,14 +358,12 @@ def patched_b(nodes, tmp_path, monkeypatch):
 
 
 @needs_nodes
-@pytest.mark.parametrize(("seconds", "words"), [(90, "s ahead of this machine"), (-90, "s behind this machine")])
-def test_a_skewed_clock_is_found(nodes, doctor, patched_b, seconds, words):
+def test_a_skewed_clock_is_found(nodes, doctor, patched_b):
     """`time.time` is what shifts: no namespace shifts the real-time clock."""
-    with patched_b(f"import time\nreal = time.time\ntime.time = lambda: real() + {seconds}\n"):
+    with patched_b("import time\nreal = time.time\ntime.time = lambda: real() - 90\n"):
         output = doctor(code=1)
     assert red(output) == ["clock"]
-    assert f"{nodes.b.name}: " in output
-    assert words in output
+    assert re.search(rf"{nodes.b.name}: [89]\d\.\d s behind this machine", output)
 
 
 @needs_nodes
@@ -382,12 +374,6 @@ def test_an_all_reduce_that_hangs_is_ended(nodes, doctor, patched_b):
         output = doctor("--timeout", 5, code=1)
     assert red(output) == ["all-reduce (gloo)"]
     assert f"{nodes.a.name} and {nodes.b.name}: " in output
-
-
-@needs_nodes
-def test_the_wrong_tokenizer_is_found_on_two_machines(doctor, plenty, tmp_path):
-    output = doctor("--data", wrong_tokenizer(plenty, tmp_path / "data"), code=1)
-    assert red(output) == ["tokenizer"]
 
 
 @needs_nodes
