@@ -98,7 +98,8 @@ def doctor(options: DoctorOptions) -> int:
     if found and options.output:
         rows += folder_rows(survey, options.output, folder_faults, found, config, manifest)
     if manifest is not None:
-        rows += [*data_seen_row(found, data, manifest_sha256(data)), *data_rows(data, manifest)]
+        rows += [data_seen_row(found, data, manifest_sha256(data))] if found else []
+        rows += data_rows(data, manifest)
     if config is not None:
         rows += config_rows(config, manifest, num_procs)
     show(rows, missing(options, data, plan))
@@ -225,12 +226,12 @@ def folder_rows(
     return rows
 
 
-def data_seen_row(hosts: list[Host], data: Path, sha256: str) -> list[Row]:
+def data_seen_row(hosts: list[Host], data: Path, sha256: str) -> Row:
     """Whether each host sees the same data."""
     red = [f"{host.name}: {host.fault('data')}" for host in hosts if host.fault("data")]
     red += [f"{host.name}: another manifest.json" for host in hosts if host.value("data") not in (None, sha256)]
     remedy = f"{data} must be the same on all hosts, under this path."
-    return [row("data folder", brief_list(red), [], "the same on all hosts", remedy)]
+    return row("data folder", brief_list(red), [], "the same on all hosts", remedy)
 
 
 def missing(options: DoctorOptions, data: Path | None, plan: Plan) -> list[str]:
@@ -250,7 +251,7 @@ def missing(options: DoctorOptions, data: Path | None, plan: Plan) -> list[str]:
 def show(rows: list[Row], unchecked: list[str]) -> None:
     """The table, and a verdict in words."""
     console = Console(highlight=False)
-    table = Table(header_style="bold", show_lines=True)
+    table = Table(header_style="bold")
     for title in ("check", "", "found"):
         table.add_column(title)
     for each in rows:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from launch.host_pairs import Meeting, brief, try_pairs
+from launch.host_pairs import GRACE_SECONDS, Meeting, brief, try_pairs
 from launch.messages import say
 
 PACKAGES = ("tokenizer", "data_prep", "pretrain", "launch")
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> None:
     def tell(kind: str, content: Any) -> None:
         say(number, kind, content)
 
+    signal.alarm(round(4 * (plan.seconds + GRACE_SECONDS)))  # a disk may not answer
     tell("hello", {"name": name})
     if not plan.first:
         try:

@@ -146,7 +146,7 @@ def try_pair(say: Say, children: Any, meeting: Meeting, hosts: dict[int, dict[st
             if receiver.poll(meeting.seconds + GRACE_SECONDS):
                 bandwidth, fault = receiver.recv()
         child.kill()
-        child.join()
+        child.join(CONNECT_SECONDS)  # a driver may not let go of it
         say("pair", {"pair": pair, "backend": backend, "bandwidth": bandwidth, "fault": fault})
 
 

@@ -22,9 +22,10 @@ from typing import IO
 
 from launch.host_facts import HERE_FILE, Plan
 from launch.hosts import Place, carried_environment, on_all
-from launch.messages import Reader
+from launch.messages import MARK, Reader
 from launch.verdicts import Host
 from launch.workers import descendants, end_group
+from tokenizer.printable import printable
 
 NOT_FOR_THIS = ("HF_", "WANDB_", "DS_")
 """Of what `albert launch` carries to other hosts, what no check here needs: the rest stands on a command line."""
@@ -142,7 +143,10 @@ def listen(lines: "queue.Queue[tuple[str, float] | None]", survey: Survey, plan:
         if item is None:
             num_open -= 1
         elif (message := reader.read(item[0])) is None:
-            survey.words += [item[0].rstrip()] if item[0].strip() and "@albert-doctor" not in item[0] else []
+            if words := "" if MARK in item[0] else item[0].strip():
+                survey.words.append(words)
+                if waits_for_allocation and not survey.hosts:  # srun says what it waits for
+                    print(printable(words), file=sys.stderr, flush=True)
         else:
             if not survey.hosts:
                 begun_at = time.monotonic() if waits_for_allocation else begun_at

@@ -236,14 +236,19 @@ def doctor(nodes, where, monkeypatch):
         output, _ = process.communicate(timeout=120)
         print(f"{output}\nafter {time.monotonic() - begun_at:.1f} s")
         assert process.returncode == code, output
-        deadline = time.monotonic() + 10
-        up = [node for node in nodes.nodes if node.holder.poll() is None]
-        while left := [each.pid for node in up for each in node.processes() if is_ours(each)]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.2)
+        assert_nothing_left(nodes)
         return output
 
     return run
+
+
+def assert_nothing_left(nodes) -> None:
+    """No program of ours, and nothing that started one, on a machine that is up."""
+    up = [node for node in nodes.nodes if node.holder.poll() is None]
+    deadline = time.monotonic() + 10
+    while left := [each.pid for node in up for each in node.processes() if is_ours(each)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
 
 
 def is_ours(process: psutil.Process) -> bool:
@@ -279,6 +284,19 @@ def test_two_machines_that_are_well_are_green(nodes, doctor, tmp_path):
     assert f"2 of 2: {nodes.a.name}, {nodes.b.name}" in output
     assert f"slowest: {nodes.a.name} and {nodes.b.name}, " in output
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_nodes
+def test_an_interrupted_look_ends_on_both_machines(nodes, where, tmp_path):
+    process = nodes.start(ALBERT, "doctor", "--hostfile", nodes.hostfile, *where)
+    while not list(tmp_path.glob(".albert-doctor-*/host-1")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    nodes.a.find("albert doctor").send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, output
+    assert list(tmp_path.iterdir()) == []
+    assert_nothing_left(nodes)
 
 
 @needs_nodes
