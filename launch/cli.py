@@ -46,8 +46,8 @@ VERBS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; the exit code is 0 done, 1 crash or nobody reads the output, 2 user error, 3 preempted, 4 stopped by diagnosis,
-    130 interrupted."""
+    """Run one verb; the exit code is 0 done, 1 crash, something red (doctor) or nobody reads the output, 2 user error, 3 preempted,
+    4 stopped by diagnosis, 130 interrupted."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

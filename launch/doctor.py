@@ -85,10 +85,11 @@ def doctor(options: DoctorOptions) -> int:
                 folder = stack.enter_context(shared_folder(options.output.absolute(), token))
             except OSError as error:
                 folder_faults.append(f"here: {error.filename}: {error.strerror}")
-        survey, plan = ask_hosts(options, place, make_plan(options, place, folder, token, data, device))
+        plan = make_plan(options, place, folder, token, data, device)
+        survey = ask_hosts(options, place, plan)
     found = [survey.hosts[number] for number in sorted(survey.hosts)]
     slots = {host.name: num_processes(host, options, place, device) for host in found}
-    num_procs = sum(slots.values()) or place.num_procs
+    num_procs = place.num_procs if place.over_ssh else sum(slots.values()) or 1
     rows = [hosts_row(survey, options, place, plan), *rows]
     if found:
         wanted = Wanted(slots, device, config.training.compile if config else None)
@@ -169,7 +170,7 @@ def make_plan(options: DoctorOptions, place: Place, folder: Path | None, token: 
     )
 
 
-def ask_hosts(options: DoctorOptions, place: Place, plan: Plan) -> tuple[Survey, Plan]:
+def ask_hosts(options: DoctorOptions, place: Place, plan: Plan) -> Survey:
     """The survey, by the way that the options name."""
     if options.slurm:
         command = srun_command(plan.count, options.sbatch, plan)
@@ -179,7 +180,7 @@ def ask_hosts(options: DoctorOptions, place: Place, plan: Plan) -> tuple[Survey,
     else:
         command, how = local_command(plan), "looking at this machine; with --hostfile or --slurm, at others"
     print(f"albert doctor: {how} ...", file=sys.stderr, flush=True)
-    return ask(command, plan, waits_for_allocation=options.slurm), plan
+    return ask(command, plan, waits_for_allocation=options.slurm)
 
 
 def num_processes(host: Host, options: DoctorOptions, place: Place, device: str) -> int:
@@ -192,16 +193,18 @@ def num_processes(host: Host, options: DoctorOptions, place: Place, device: str)
 
 def hosts_row(survey: Survey, options: DoctorOptions, place: Place, plan: Plan) -> Row:
     """Whether all answered, and what was said about those that did not."""
-    names = {number: host.name for number, host in survey.hosts.items()}
+    names, words = {number: host.name for number, host in survey.hosts.items()}, survey.words
     red = [f"{host.name}: has not finished" for host in survey.hosts.values() if not host.is_done]
     if options.slurm:
         red += [f"{len(names)} of {plan.count} node(s) have answered"] * (len(names) < plan.count)
         remedy = "Look at what srun says; --sbatch passes partition, account, gres and the like."
     else:
-        red += [f"{name}: no answer" for number, name in enumerate(place.devices) if number not in names]
+        silent = [name for number, name in enumerate(place.devices) if number not in names]
+        red += [f"{name}: no answer" for name in silent]
+        words = [line for line in words if any(name in line for name in silent)] or words
         program = f"{sys.executable} must be there, with this program."
         remedy = f"`ssh HOST true` must work from here without a password, and {program}" if place.over_ssh else program
-    said = [f"  {printable(line)}" for line in survey.words[-10:]] if red else []
+    said = [f"  {printable(line)}" for line in words[-10:]]
     listed = ", ".join(brief_list([names[number] for number in sorted(names)]))
     return row("hosts", red + said * bool(red), [], f"{len(names)} of {plan.count}: {listed}", remedy)
 

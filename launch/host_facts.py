@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
         number, name = int(arguments[1]), arguments[2]
     else:
         number, name = int(os.environ["SLURM_PROCID"]), os.environ["SLURMD_NODENAME"]
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or sockets that find nobody fill the screen
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # or sockets that find nobody fill the screen
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
     def tell(kind: str, content: Any) -> None:
