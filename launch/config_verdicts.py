@@ -19,7 +19,7 @@ def config_rows(config: RunConfig, manifest: Manifest | None, num_procs: int) ->
         red = [fault for fault in data_faults(config, manifest, num_procs) if fault not in of_tokenizer]
         batch = config.training.global_batch_size
         green = f"batches of {batch:,} for {num_procs:,} process(es), sequences of up to {manifest.max_seq_length} pieces"
-        rows.insert(0, row("config and data", red, [], green, "Change the config or the data as said."))
+        rows.insert(0, row("config and data", red, [], green, ""))
     return rows
 
 
@@ -42,7 +42,7 @@ def data_rows(data: Path, manifest: Manifest) -> list[Row]:
     unknown = train.unknown_pieces / max(train.text_pieces, 1)
     text = f"{train.instances:,} instances; {unknown:.2%} unknown pieces, {manifest.duplicate_documents:,} duplicate documents"
     return [
-        row("tokenizer", tokenizer_faults(data, manifest), [], green, "Put back the tokenizer of the shards."),
+        row("tokenizer", tokenizer_faults(data, manifest), [], green, ""),
         row("data", [], warnings(manifest), text, "", "`albert inspect` shows more; prepare again with what is said."),
     ]
 

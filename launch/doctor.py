@@ -123,6 +123,8 @@ def check_options(options: DoctorOptions) -> None:
     faults += [
         f"--{name}: goes with --slurm alone" for name in ("num_nodes", "sbatch") if getattr(options, name) and not options.slurm
     ]
+    if options.overrides and options.config is None:
+        faults.append(f"--{options.overrides[0].partition('=')[0]}: changes a config; give it with --config")
     for option in options.sbatch:
         name = option.partition("=")[0]
         if not re.fullmatch(r"[a-z][a-z-]*", name):

@@ -75,7 +75,7 @@ def shared_folder(run_folder: Path, token: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    parent = next(path for path in run_folder.parents if path.is_dir())
+    parent = next((path for path in run_folder.parents if path.is_dir()), run_folder)
     folder = parent / f".albert-doctor-{secrets.token_hex(4)}"
     try:
         folder.mkdir(mode=0o700)

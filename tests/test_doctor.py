@@ -108,6 +108,7 @@ def test_data_that_ruins_training_and_a_far_learning_rate_are_yellow(albert, whe
         (["--sbatch", "partition=gpu"], "--sbatch: goes with --slurm alone"),
         (["--slurm", "--sbatch", "nodes=4"], "--sbatch nodes=4: this option is set here"),
         (["--slurm", "--sbatch", "--partition=x;y"], "expected"),
+        (["--optimizer.lr", 0.1], "--optimizer.lr: changes a config; give it with --config"),
         (["--timeout", 0], "--timeout: must be above 0"),
         (["--hostfile", "/absent"], "--hostfile /absent: cannot be read"),
     ],
