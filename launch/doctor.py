@@ -18,7 +18,7 @@ from rich.text import Text
 from data_prep.schema import Manifest, manifest_sha256, read_manifest
 from launch.config_verdicts import config_rows, data_rows, disk_row
 from launch.host_facts import Plan, own_facts
-from launch.hosts import Place, read_hostfile
+from launch.hosts import Place, pdsh_faults, read_hostfile
 from launch.run import split_override
 from launch.survey import Survey, ask, local_command, shared_folder, srun_command, ssh_command
 from launch.verdicts import Host, Row, Wanted, brief_list, host_rows, meeting_rows, row
@@ -68,7 +68,8 @@ def doctor(options: DoctorOptions) -> int:
     """
     check_options(options)
     hosts = read_hostfile(options.hostfile) if options.hostfile else {"localhost": [0]}
-    place = Place(hosts, over_ssh=options.hostfile is not None, master_addr=options.master_addr or next(iter(hosts)))
+    starter = "here" if options.hostfile is None else "pdsh"
+    place = Place(devices=hosts, starter=starter, master_addr=options.master_addr or next(iter(hosts)))
     config, data, faults = read_config(options)
     rows = [Row("config", "red", "\n".join(faults), "Mend the config.")] if faults else []
     manifest = None
@@ -89,7 +90,7 @@ def doctor(options: DoctorOptions) -> int:
         survey = ask_hosts(options, place, plan)
     found = [survey.hosts[number] for number in sorted(survey.hosts)]
     slots = {host.name: num_processes(host, options, place, device) for host in found}
-    num_procs = place.num_procs if place.over_ssh else sum(slots.values()) or 1
+    num_procs = place.num_procs if place.starter == "pdsh" else sum(slots.values()) or 1
     rows = [hosts_row(survey, options, place, plan), *rows]
     if found:
         wanted = Wanted(slots, device, config.training.compile if config else None)
@@ -131,6 +132,8 @@ def check_options(options: DoctorOptions) -> None:
             faults.append(f"--sbatch {option}: expected NAME=VALUE, such as partition=gpu")
         elif name in OWN_OPTIONS:
             faults.append(f"--sbatch {option}: this option is set here; give account, partition, gres, time and the like")
+    if options.hostfile is not None:
+        faults += pdsh_faults()
     if options.slurm and shutil.which("srun") is None:
         faults.append("--slurm: srun is not to be found. Call this where jobs are submitted")
     if faults:
@@ -177,7 +180,7 @@ def ask_hosts(options: DoctorOptions, place: Place, plan: Plan) -> Survey:
     if options.slurm:
         command = srun_command(plan.count, options.sbatch, plan)
         how = f"srun asks {plan.count} node(s); outside a job this waits for an allocation (Ctrl-C gives it up)"
-    elif place.over_ssh:
+    elif place.starter == "pdsh":
         command, how = ssh_command(place, plan), f"asking {plan.count} host(s) through pdsh"
     else:
         command, how = local_command(plan), "looking at this machine; with --hostfile or --slurm, at others"
@@ -187,7 +190,7 @@ def ask_hosts(options: DoctorOptions, place: Place, plan: Plan) -> Survey:
 
 def num_processes(host: Host, options: DoctorOptions, place: Place, device: str) -> int:
     """Worker processes of the run on this host."""
-    if place.over_ssh:
+    if place.starter == "pdsh":
         return len(place.devices[host.name])
     gpus = (host.value("gpus") or {}).get("names", []) if device != "cpu" else []
     return options.num_procs or len(gpus) or 1
@@ -205,7 +208,7 @@ def hosts_row(survey: Survey, options: DoctorOptions, place: Place, plan: Plan) 
         red += [f"{name}: no answer" for name in silent]
         words = [line for line in words if any(name in line for name in silent)] or words
         program = f"{sys.executable} must be there, with this program."
-        remedy = f"`ssh HOST true` must work from here without a password, and {program}" if place.over_ssh else program
+        remedy = f"`ssh HOST true` must work from here without a password, and {program}" if place.starter == "pdsh" else program
     said = [f"  {printable(line)}" for line in words[-10:]]
     listed = ", ".join(brief_list([names[number] for number in sorted(names)]))
     return row("hosts", red + said * bool(red), [], f"{len(names)} of {plan.count}: {listed}", remedy)

@@ -4,7 +4,6 @@ PLAN is a `Plan` as JSON; NUMBER and NAME are this host's, from pdsh; Slurm tell
 goes wrong with one fact is said in its place. It ends when whoever started it has gone.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,8 @@ import psutil
 
 from launch.host_pairs import GRACE_SECONDS, Meeting, brief, try_pairs
 from launch.messages import say
+from tokenizer.provenance import code_revision
 
-PACKAGES = ("tokenizer", "data_prep", "pretrain", "launch")
 HERE_FILE = "here"
 """In the shared folder: the token, written by the machine that asks. Each host writes `host-NUMBER`."""
 
@@ -124,7 +123,7 @@ def own_facts() -> dict[str, Callable[[], Any]]:
     return {
         "python": lambda: sys.version.split()[0],
         "packages": package_versions,
-        "code": sources_sha256,
+        "code": lambda: code_revision()["sources_sha256"],
     }
 
 
@@ -138,17 +137,6 @@ def package_version(name: str) -> str | None:
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
     return None
-
-
-def sources_sha256() -> str:
-    """Hex SHA-256 over the .py files of the four packages, path and content, as they are installed."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        folder = Path(next(iter(util.find_spec(package).submodule_search_locations)))
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{package}/{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def free_disk(path: Path) -> dict[str, Any]:

@@ -161,14 +161,21 @@ def on_all(place: Place, command: str, more: str = "") -> list[str]:
     return ["pdsh", *options, command.replace("%", "%%") + more]
 
 
+def pdsh_faults() -> list[str]:
+    """A line if pdsh is not here."""
+    if shutil.which("pdsh") is not None:
+        return []
+    return ["--hostfile: pdsh is not to be found. Install the package pdsh, or start workers by torchrun or srun."]
+
+
 def check_hosts(place: Place, run_folder: Path) -> None:
     """Each host is reached, sees the run folder, and has this program.
 
     Raises:
         UserError: pdsh is not here, or one of them does not.
     """
-    if shutil.which("pdsh") is None:
-        raise UserError("--hostfile: pdsh is not to be found. Install the package pdsh, or start workers by torchrun or srun.")
+    if faults := pdsh_faults():
+        raise UserError("\n".join(faults))
     has_program = shlex.join([sys.executable, "-P", "-c", "import launch.node"])
     command = f"test -r {shlex.quote(str(run_folder / 'config.yaml'))} && {has_program}"
     tried = subprocess.run(on_all(place, command), capture_output=True, text=True, stdin=subprocess.DEVNULL)
