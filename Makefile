@@ -17,7 +17,7 @@ help:
 	@echo "make wheelhouse   all wheels for venv and test, with hashes and licences, in wheelhouse/; WHEELHOUSE=DIR (docs/closed_networks.md)"
 	@echo "make demo   raw text -> vocabulary -> data -> training -> export, on the bundled corpus (a few minutes on 2 cores)"
 	@echo "make test   the test suite"
-	@echo "make test-cluster   two machines on this one, and what can happen to them; needs root and some Debian packages"
+	@echo "make test-cluster   two machines and a Slurm on this one, and what can happen to them; needs root and some Debian packages"
 	@echo "make test-wheelhouse   gathers a wheelhouse, installs from it without a network, and runs the demo there, short"
 	@echo "make soak   runs under random kills, signals and damage, each equal to one left alone; MINUTES=10"
 	@echo "make lint   ruff"
@@ -37,7 +37,7 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 test-cluster: .venv/installed-test
-	$(BIN)/python -m pytest -rs tests/test_supervision.py tests/test_cluster.py tests/test_doctor.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -rs tests/test_supervision.py tests/test_cluster.py tests/test_slurm.py tests/test_doctor.py $(PYTEST_ARGS)
 
 # A namespace with the loopback interface alone, down; training needs it up.
 ALONE = unshare $(if $(filter 0,$(shell id -u)),--net,--map-root-user --net) sh -c 'ip link set lo up && exec "$$@"' sh
