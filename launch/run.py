@@ -3,6 +3,8 @@
 import json
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,26 +54,13 @@ def launch(options: LaunchOptions) -> int:
         UserError: any fault in config, data, or run folder, before a process is started.
     """
     config, place = read_run_config(options)
+    submits = options.slurm and not in_job()
     if options.dry_run:
-        from launch.dry_run import ASSUMED_MFU, report  # takes torch, which takes seconds to import
-
-        price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
-        print(report(config, options.gpu, place, price_per_hour=price, mfu=mfu, run_folder=options.output))
-        if options.output is not None:
-            job = job_of(options) if options.slurm and not in_job() else None
-            print(describe_start(options.output.absolute(), config, place, job))
+        show_dry_run(options, config, place, job_of(options) if submits else None)
         return 0
     run_folder = options.output.absolute()
-    names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
-    if "config.yaml" not in names and not names <= LOCKS:  # locks alone are left by a first start that ended early
-        check_output_folder(run_folder, marker="config.yaml", what="run")
     make_run_folder(run_folder, options.permissions)
-    if is_batch_script():
-        wait_for_lock(run_folder / ".launch.lock")  # Slurm may start a job again before the disk has given up its locks
-    with hold_lock(run_folder / ".launch.lock"):
-        if is_batch_script():
-            wait_for_lock(run_folder / ".lock")
-        hold_lock(run_folder / ".lock").close()  # the workers of a launch that was killed may still be at work
+    with alone_in(run_folder):
         if any((run_folder / "checkpoints").glob("step-*")):
             refuse_changed_config(run_folder, config)
         else:
@@ -80,7 +69,6 @@ def launch(options: LaunchOptions) -> int:
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
             return 0
-        submits = options.slurm and not in_job()
         if submits:
             refuse_second_job(run_folder)
         write_text(run_folder / "config.yaml", config_text(config))
@@ -100,10 +88,43 @@ def launch(options: LaunchOptions) -> int:
 
 
 def make_run_folder(run_folder: Path, permissions: str) -> None:
-    """A new one gets the permissions, whatever the umask is; one that is there keeps its own."""
+    """A new one gets the permissions, whatever the umask is; one that is there keeps its own.
+
+    Raises:
+        UserError: something else is there.
+    """
+    names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
+    if "config.yaml" not in names and not names <= LOCKS:  # locks alone are left by a first start that ended early
+        check_output_folder(run_folder, marker="config.yaml", what="run")
     if not run_folder.is_dir():
         run_folder.mkdir(mode=0o700)
         run_folder.chmod(int(permissions, 8))
+
+
+@contextmanager
+def alone_in(run_folder: Path) -> Iterator[None]:
+    """Hold the lock of launches; a batch script waits for the locks of its start before, which the disk may not have given up yet.
+
+    Raises:
+        UserError: another launch is at work, or the workers of one that was killed.
+    """
+    if is_batch_script():
+        wait_for_lock(run_folder / ".launch.lock")
+    with hold_lock(run_folder / ".launch.lock"):
+        if is_batch_script():
+            wait_for_lock(run_folder / ".lock")
+        hold_lock(run_folder / ".lock").close()
+        yield
+
+
+def show_dry_run(options: LaunchOptions, config: RunConfig, place: Place, job: Job | None) -> None:
+    """What the run would need; with an output, how it would be started, too."""
+    from launch.dry_run import ASSUMED_MFU, report  # takes torch, which takes seconds to import
+
+    price, mfu = options.price_per_hour, options.mfu or ASSUMED_MFU
+    print(report(config, options.gpu, place, price_per_hour=price, mfu=mfu, run_folder=options.output))
+    if options.output is not None:
+        print(describe_start(options.output.absolute(), config, place, job))
 
 
 def describe_start(run_folder: Path, config: RunConfig, place: Place, job: Job | None) -> str:

@@ -29,6 +29,8 @@ from tokenizer.printable import printable
 
 NOT_FOR_THIS = ("HF_", "WANDB_", "DS_")
 """Of what `albert launch` carries to other hosts, what no check here needs: the rest stands on a command line."""
+SBATCH_ALONE = ("requeue", "no-requeue", "signal", "export")
+"""Of the options of a launch, those that srun does not know or that mean nothing for a look."""
 GRACE_SECONDS = 5.0
 """For pdsh or srun to end, and for a file that a host has written to be seen here."""
 
@@ -57,7 +59,8 @@ def srun_command(num_nodes: int, sbatch: Sequence[str], plan: Plan) -> list[str]
     """A step of one task a node: in the job that this is in, or in an allocation of its own."""
     command = ["srun", f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=0"]
     command += ["--overlap"] if "SLURM_JOB_ID" in os.environ else ["--job-name=albert-doctor"]
-    return [*command, *(f"--{option}" for option in sbatch), *program(plan)]
+    options = [f"--{option}" for option in sbatch if option.partition("=")[0] not in SBATCH_ALONE]
+    return [*command, *options, *program(plan)]
 
 
 def local_command(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import cluster
 import numpy as np
 import pytest
 import slurm_cluster
@@ -163,6 +164,24 @@ def test_restarts_in_vain_requeue_the_job_once_and_then_end_it(slurm, begin, tmp
     log = end(slurm, run_folder, job, "FAILED 1:0")
     assert log.count("to be requeued") == 1
     assert newest_step(run_folder) in (1, 2)  # the second save may have been under way
+
+
+@needs_slurm
+def test_doctor_reaches_the_nodes_through_srun_and_finds_what_is_wrong_with_one(slurm, small_config, synthetic, tmp_path):
+    """The options of the launch to come, --sbatch included; node B cannot write to the folder of the runs."""
+    slurm.wait_for_nodes()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    where = ("--config", small_config, "--data", synthetic, "--output", runs / "run", "--slurm", "--num_nodes", 2)
+    doctor = (ALBERT, "doctor", *where, "--sbatch", "partition=main", "requeue", "time=1")
+    output = slurm.run(*doctor, COLUMNS="300")
+    assert f"2 of 2: {slurm.a.name}, {slurm.b.name}" in output
+    assert "1 pair(s)" in output
+    cluster.call(*slurm.b.enter(), "mount", "--bind", "-o", "ro", runs, runs)
+    output = slurm.run(*doctor, COLUMNS="300", code=1)
+    assert "1 red" in output
+    assert f"{slurm.b.name}: {runs}/.albert-doctor-" in output
+    assert not list(runs.iterdir())
 
 
 def test_a_batch_script_quotes_what_it_is_given():
