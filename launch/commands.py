@@ -5,6 +5,7 @@ No shell reads config values: a command line holds paths, and pdsh's, which a sh
 
 import base64
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -60,7 +61,9 @@ def step_command(run_folder: Path, place: Place, start: str) -> list[str]:
     """srun: one task on each node of the job, which goes on when others end; in a container if there is one."""
     num_nodes = len(place.devices)
     step = ["srun", f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=0", "--wait=0"]
-    step += ["--mpi=none"]
+    step += ["--mpi=none", "--export=ALL"]  # of the script, whatever of the submitting shell came into it
+    if "SLURM_STEP_ID" in os.environ:
+        step.append("--overlap")  # a shell that is itself a step would otherwise be waited for
     if place.cpus_per_node:
         step.append(f"--cpus-per-task={place.cpus_per_node}")  # since Slurm 22.05 a step does not take it from its job
     if place.container is None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -20,15 +19,13 @@ from launch.config_verdicts import config_rows, data_rows, disk_row
 from launch.host_facts import Plan, own_facts
 from launch.hosts import Place, pdsh_faults, read_hostfile
 from launch.run import split_override
+from launch.slurm import sbatch_faults
 from launch.survey import Survey, ask, local_command, shared_folder, srun_command, ssh_command
 from launch.verdicts import Host, Row, Wanted, brief_list, host_rows, meeting_rows, row
 from pretrain.config import RunConfig, load_config, read_yaml
 from pretrain.rendezvous import free_port
 from tokenizer.errors import UserError
 from tokenizer.printable import printable
-
-OWN_OPTIONS = ("nodes", "ntasks", "ntasks-per-node", "output", "error", "label", "kill-on-bad-exit", "job-name", "overlap")
-"""Of srun, set by us."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class DoctorOptions:
     num_nodes: int | None = None
     """With --slurm: how many nodes; default: those of the job, or 1."""
     sbatch: list[str] = field(default_factory=list)
-    """With --slurm: more options for srun, each as one word: account=NAME partition=gpu gres=gpu:8."""
+    """With --slurm: those of the launch, e.g. account=NAME partition=gpu gres=gpu:8; srun gets what it knows of them."""
     timeout: float = 60.0
     """Longest time, in seconds, that hosts wait for each other in one step."""
     overrides: list[str] = field(default_factory=list)
@@ -126,12 +123,7 @@ def check_options(options: DoctorOptions) -> None:
     ]
     if options.overrides and options.config is None:
         faults.append(f"--{options.overrides[0].partition('=')[0]}: changes a config; give it with --config")
-    for option in options.sbatch:
-        name = option.partition("=")[0]
-        if not re.fullmatch(r"[a-z][a-z-]*", name):
-            faults.append(f"--sbatch {option}: expected NAME=VALUE, such as partition=gpu")
-        elif name in OWN_OPTIONS:
-            faults.append(f"--sbatch {option}: this option is set here; give account, partition, gres, time and the like")
+    faults += sbatch_faults(options.sbatch)
     if options.hostfile is not None:
         faults += pdsh_faults()
     if options.slurm and shutil.which("srun") is None:

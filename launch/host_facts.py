@@ -209,12 +209,15 @@ def gpus() -> dict[str, Any]:
 
 
 def driver() -> dict[str, Any] | None:
-    """The GPUs, the driver's version and the newest CUDA it runs, as nvidia-smi tells; None without one."""
+    """The GPUs, the driver's version and the newest CUDA it runs, as nvidia-smi tells, or why it fails; None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    versions = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split()
-    banner = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=60, check=True).stdout
+    try:
+        versions = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+        banner = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"fault": brief(error)}
     newest = re.search(r"CUDA (?:UMD )?Version:\s*([\d.]+)", banner)
     return {"count": len(versions), "version": versions[0] if versions else None, "cuda": newest[1] if newest else None}
 

@@ -33,6 +33,8 @@ CARRIED = (
     "LD_LIBRARY_PATH",
 )
 """Beginnings of the variables that travel, beside those of DeepSpeed's environment file."""
+LIBRARIES_OF_IMAGE = ("LD_LIBRARY_PATH", "PYTHON")
+"""Which a container has its own of."""
 LEFT_OUT = ("CUDA_VISIBLE_DEVICES", "PYTHONHOME")
 SECRET = re.compile(r"KEY|TOKEN(?!IZER)|SECRET|PASSW|PWD|CREDENTIAL", re.IGNORECASE)
 END_FILE = ".end-"
@@ -74,6 +76,19 @@ class Place:
         return self.starter in ("pdsh", "srun")
 
 
+def device_numbers(num_procs: int, device: str, visible: str | None) -> tuple[list[int], list[str]]:
+    """One device a process, and faults; `visible` is CUDA_VISIBLE_DEVICES, which DeepSpeed's launcher would write over."""
+    if device == "cpu" or not visible:
+        return list(range(num_procs)), []
+    numbers = [number.strip() for number in visible.split(",")]
+    if len(numbers) < num_procs or not all(number.isdigit() for number in numbers):
+        return [], [
+            f"CUDA_VISIBLE_DEVICES: is {visible}; for --num_procs {num_procs} it must list as many GPUs, by number (DeepSpeed "
+            "takes no UUIDs). Change it, or unset it."
+        ]
+    return [int(number) for number in numbers[:num_procs]], []
+
+
 def read_hostfile(path: Path) -> dict[str, list[int]]:
     """DeepSpeed's format: `HOST slots=N` a line, `#` begins a comment. Device numbers by host, in order.
 
@@ -107,13 +122,17 @@ def read_hostfile(path: Path) -> dict[str, list[int]]:
     return devices
 
 
-def carried_environment() -> dict[str, str]:
-    """Variables that the other nodes get: what steers libraries here, and DeepSpeed's environment file; no secrets."""
+def carried_environment(left_out: tuple[str, ...] = ()) -> dict[str, str]:
+    """Variables that the other nodes get: what steers libraries here, and DeepSpeed's environment file; no secrets.
+
+    left_out: beginnings of names that stay here.
+    """
     own = {name: value for name, value in os.environ.items() if name.startswith(CARRIED) and name not in LEFT_OUT}
     from_file = environment_file()
     if secret := sorted(filter(SECRET.search, from_file)):
         print(f"not carried to the other nodes, for they look like secrets: {', '.join(secret)}", file=sys.stderr)
-    return {name: value for name, value in (own | from_file).items() if not SECRET.search(name)}
+    both = own | from_file
+    return {name: both[name] for name in both if not SECRET.search(name) and not name.startswith(left_out)}
 
 
 def environment_file() -> dict[str, str]:
@@ -144,7 +163,7 @@ def node_plan(place: Place, start: str, master_port: int | str, more_environment
         "master_addr": place.master_addr,
         "master_port": master_port,
         "working_folder": os.getcwd(),
-        "environment": carried_environment() | more_environment,
+        "environment": carried_environment(LIBRARIES_OF_IMAGE if place.container else ()) | more_environment,
     }
 
 

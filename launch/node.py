@@ -20,11 +20,11 @@ from types import FrameType
 from typing import Any
 
 from launch.commands import AGENT_PLAN, node_launcher
-from launch.hosts import END_FILE
-from launch.slurm import own_devices
+from launch.hosts import END_FILE, device_numbers
 from launch.workers import POLL_SECONDS, end_group, worker_environment
 from pretrain.config import load_config
 
+USER_ERROR = 2
 PLAN_SECONDS = 30.0
 """That a network file system may take to show this node a file."""
 
@@ -44,10 +44,15 @@ def run_node(run_folder: Path, start: str, number: int, *, is_step: bool) -> int
         return 1
     os.environ.update(plan["environment"])
     host = list(plan["devices"])[number]
-    if is_step:
-        plan["devices"][host] = own_devices(len(plan["devices"][host]))
+    config, end_file = load_config(run_folder / "config.yaml"), run_folder / f"{END_FILE}{start}"
     num_procs = len(plan["devices"][host])
-    config = load_config(run_folder / "config.yaml")
+    if is_step:  # Slurm says which are ours
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        plan["devices"][host], faults = device_numbers(num_procs, config.precision.device, visible)
+        if faults:
+            print(f"{host}: {faults[0]}", file=sys.stderr, flush=True)
+            end_file.touch()
+            return USER_ERROR
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(signum, leave)
     if is_step:
@@ -59,7 +64,6 @@ def run_node(run_folder: Path, start: str, number: int, *, is_step: bool) -> int
         start_new_session=True,
         stdin=subprocess.DEVNULL,
     )
-    end_file = run_folder / f"{END_FILE}{start}"
     try:
         code = watch(child, run_folder, end_file, start)
     finally:

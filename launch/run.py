@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ import yaml
 
 from data_prep.schema import read_manifest
 from launch.commands import plan_start
-from launch.hosts import END_FILE, Place, check_hosts, read_hostfile
+from launch.hosts import END_FILE, Place, check_hosts, device_numbers, read_hostfile
 from launch.options import LaunchOptions, job_of, option_faults
 from launch.slurm import (
     SCRIPT,
@@ -24,9 +25,10 @@ from launch.slurm import (
     requeue_if_useful,
     restart_of_job,
     script_text,
+    stopped_while_waiting,
     submit,
 )
-from launch.workers import supervise, wait_for_lock
+from launch.workers import EXIT_PREEMPTED, supervise, wait_for_lock
 from pretrain.config import (
     MAY_DIFFER_ON_RESUME,
     PAPER_BATCH,
@@ -61,6 +63,7 @@ def launch(options: LaunchOptions) -> int:
     run_folder = options.output.absolute()
     make_run_folder(run_folder, options.permissions)
     with alone_in(run_folder):
+        refuse_second_job(run_folder)
         if any((run_folder / "checkpoints").glob("step-*")):
             refuse_changed_config(run_folder, config)
         else:
@@ -69,8 +72,9 @@ def launch(options: LaunchOptions) -> int:
         if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
             print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
             return 0
-        if submits:
-            refuse_second_job(run_folder)
+        if stopped_while_waiting(run_folder):
+            print(f"{run_folder}: asked to stop by RUN/STOP while the job waited", flush=True)
+            return EXIT_PREEMPTED
         write_text(run_folder / "config.yaml", config_text(config))
         print(describe_lr(config), flush=True)
         if submits:
@@ -98,7 +102,7 @@ def make_run_folder(run_folder: Path, permissions: str) -> None:
         check_output_folder(run_folder, marker="config.yaml", what="run")
     if not run_folder.is_dir():
         run_folder.mkdir(mode=0o700)
-        run_folder.chmod(int(permissions, 8))
+        run_folder.chmod(run_folder.stat().st_mode & stat.S_ISGID | int(permissions, 8))  # a folder of a group stays its own
 
 
 @contextmanager
@@ -258,16 +262,3 @@ def default_num_procs(config: RunConfig) -> int:
     import torch
 
     return torch.cuda.device_count() or 1
-
-
-def device_numbers(num_procs: int, device: str, visible: str | None) -> tuple[list[int], list[str]]:
-    """One device a process, and faults; `visible` is CUDA_VISIBLE_DEVICES, which the launcher would write over."""
-    if device == "cpu" or not visible:
-        return list(range(num_procs)), []
-    numbers = [number.strip() for number in visible.split(",")]
-    if len(numbers) < num_procs or not all(number.isdigit() for number in numbers):
-        return [], [
-            f"CUDA_VISIBLE_DEVICES: is {visible}; for --num_procs {num_procs} it must list as many GPUs, by number (DeepSpeed "
-            "takes no UUIDs). Change it, or unset it."
-        ]
-    return [int(number) for number in numbers[:num_procs]], []

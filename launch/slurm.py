@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ SCRIPT, JOB_FILE = "launch.sbatch", "slurm.json"
 OWN_OPTIONS = ("nodes", "ntasks", "ntasks-per-node", "output", "error", "open-mode", "array", "wrap", "parsable")
 SIGNAL = "signal=B:USR1@120"
 """SIGUSR1 to the script, two minutes before the time limit: unless --sbatch has another `signal`."""
-OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "COMPLETING", "")
+OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED", "")
+"""States of a job that will not go on; one that is requeued is COMPLETING for a while."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,28 +47,39 @@ def in_job() -> bool:
 
 
 def is_batch_script() -> bool:
-    """Whether this process is the script of a batch job, by `exec`; not a command in an interactive one."""
-    return os.environ.get("SLURM_TASK_PID") == str(os.getpid()) and "SLURM_JOB_ID" in os.environ
+    """Whether this process is the script of a batch job, by `exec`; not a step, nor a command in an interactive job."""
+    return in_job() and "SLURM_STEP_ID" not in os.environ and os.environ.get("SLURM_TASK_PID") == str(os.getpid())
 
 
 def job_faults(job: Job) -> list[str]:
     """What is wrong with the options; a line each."""
+    faults = sbatch_faults(job.sbatch)
+    if in_job() and (job.sbatch or job.num_nodes not in (1, int(os.environ.get("SLURM_NNODES", "1")))):
+        faults.append("--slurm: this is inside a job, whose nodes are taken. To submit one, `unset SLURM_JOB_ID`")
+    if job.container is not None and not re.fullmatch(r"(apptainer|pyxis):.+", job.container):
+        faults.append(f"--container {job.container}: expected apptainer:IMAGE or pyxis:IMAGE")
+    return faults
+
+
+def sbatch_faults(options: list[str]) -> list[str]:
+    """What is wrong with the values of --sbatch; a line each."""
     faults = []
-    for option in job.sbatch:
+    for option in options:
         name, _, value = option.partition("=")
         if name in OWN_OPTIONS:
             faults.append(f"--sbatch {name}: is set here. Give account, partition, time, gres and the like; --num_nodes for nodes")
+        elif name == "signal" and not re.fullmatch(r"B:(SIG)?USR1@\d+", value):
+            faults.append(f"--sbatch {option}: expected signal=B:USR1@SECONDS, upon which the run saves and is requeued")
         elif not re.fullmatch(r"[a-z][a-z0-9-]*", name) or not value.isprintable():
             faults.append(f"--sbatch {option!r}: expected name=value, e.g. partition=gpu, or a name alone, e.g. exclusive")
-    if job.container is not None and not re.fullmatch(r"(apptainer|pyxis):.+", job.container):
-        faults.append(f"--container {job.container}: expected apptainer:IMAGE or pyxis:IMAGE")
     return faults
 
 
 def script_text(run_folder: Path, job: Job) -> str:
     """The batch script; it goes on where the run stands, so that Slurm may start it any number of times."""
     given = {option.partition("=")[0] for option in job.sbatch}
-    options = [f"nodes={job.num_nodes}", "ntasks-per-node=1", "open-mode=append", f"output={os.devnull}"]
+    log = str(run_folder).replace("%", "%%") + "/slurm-%j.log"
+    options = [f"nodes={job.num_nodes}", "ntasks-per-node=1", "open-mode=append", f"output={log}"]
     options += [] if "requeue" in given or "no-requeue" in given else ["requeue"]
     options += [] if "signal" in given else [SIGNAL]
     options += [] if "job-name" in given else [f"job-name=albert-{run_folder.name}"]
@@ -75,22 +88,23 @@ def script_text(run_folder: Path, job: Job) -> str:
     albert += ["--config", str(run_folder / "config.yaml"), "--output", str(run_folder)]
     albert += [] if job.num_procs is None else ["--num_procs", str(job.num_procs)]
     albert += [] if job.container is None else ["--container", job.container]
-    log = f'{shlex.quote(str(run_folder))}/"slurm-$SLURM_JOB_ID.log"'
-    return "\n".join(["#!/bin/bash", *lines, f"exec >>{log} 2>&1", f"exec {shlex.join(albert)}", ""])
+    return "\n".join(["#!/bin/bash", *lines, f"exec {shlex.join(albert)}", ""])
 
 
 def directive(option: str) -> str:
-    """name=value, the value quoted for sbatch, which reads quotes as a shell does."""
+    """name=value, the value quoted for sbatch, which reads quotes as a shell does, but backslashes between them, too."""
     name, equals, value = option.partition("=")
-    return f"{name}{equals}{shlex.quote(value) if value else ''}"
+    return name + equals + (shlex.quote(value.replace("\\", "\\\\")) if value else "")
 
 
 def submit(run_folder: Path, job: Job) -> None:
     """Write RUN/launch.sbatch, and submit it.
 
     Raises:
-        UserError: there is no sbatch here, or it refuses.
+        UserError: the name of RUN means something else to sbatch, there is no sbatch here, or it refuses.
     """
+    if "\\" in str(run_folder) or not str(run_folder).isprintable():
+        raise UserError(f"--output {str(run_folder)!r}: sbatch takes no name with a backslash or a line break for its log.")
     script = run_folder / SCRIPT
     script.write_text(script_text(run_folder, job), encoding="utf-8")
     if shutil.which("sbatch") is None:
@@ -103,17 +117,27 @@ def submit(run_folder: Path, job: Job) -> None:
     print(f"job {number} is submitted; its log: {run_folder}/slurm-{number}.log")
 
 
+def known_job(run_folder: Path) -> dict[str, object]:
+    """RUN/slurm.json: the job that was last submitted or at work, and at which step it was last requeued after a crash."""
+    with suppress(OSError, ValueError):
+        return json.loads((run_folder / JOB_FILE).read_text(encoding="utf-8"))
+    return {}
+
+
 def refuse_second_job(run_folder: Path) -> None:
-    """Of one run.
+    """Of one run, however the second one would be started; the script of a job makes itself known.
 
     Raises:
         UserError: Slurm still has the job that was last submitted.
     """
-    try:
-        number = json.loads((run_folder / JOB_FILE).read_text(encoding="utf-8"))["job"]
-        shown = subprocess.run(["squeue", "--noheader", f"--jobs={number}", "--format=%T"], capture_output=True, text=True)
-    except (OSError, ValueError, KeyError):
+    number = known_job(run_folder).get("job")
+    if is_batch_script():
+        if number != os.environ["SLURM_JOB_ID"]:
+            write_json(run_folder / JOB_FILE, {"job": os.environ["SLURM_JOB_ID"]})
         return
+    if number is None or number == os.environ.get("SLURM_JOB_ID") or shutil.which("squeue") is None:
+        return
+    shown = subprocess.run(["squeue", "--noheader", f"--jobs={number}", "--format=%T"], capture_output=True, text=True)
     if shown.returncode == 0 and shown.stdout.strip() not in OVER:
         raise UserError(f"{run_folder}: job {number} is waiting or at work for this run. `scancel {number}` ends it.")
 
@@ -139,17 +163,19 @@ def allocation(num_procs: int | None, container: str | None, mounts: tuple[Path,
     )
 
 
-def own_devices(num_procs: int) -> list[int]:
-    """Numbers of the GPUs that Slurm gave to this node's task, for as many workers."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    numbers = [int(number) for number in visible.split(",") if number.isdigit()]
-    return numbers[:num_procs] if len(numbers) >= num_procs else list(range(num_procs))
-
-
 def restart_of_job() -> Restart | None:
     """What the workers log when Slurm has started this job again."""
     count = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     return Restart(count, f"Slurm has started job {os.environ['SLURM_JOB_ID']} again") if count else None
+
+
+def stopped_while_waiting(run_folder: Path) -> bool:
+    """Whether RUN/STOP was made since Slurm requeued this job; it is removed."""
+    stop = run_folder / "STOP"
+    if not is_batch_script() or restart_of_job() is None or not stop.exists():
+        return False
+    stop.unlink()
+    return True
 
 
 def requeue_if_useful(run_folder: Path, ended: Ended) -> None:
@@ -162,12 +188,11 @@ def requeue_if_useful(run_folder: Path, ended: Ended) -> None:
         if signal.SIGUSR1 not in ended.signals and not is_preempted(number):
             return  # cancelled, or asked to stop by RUN/STOP
         why = "it saved, and goes on"
-    elif ended.code == EXIT_CRASH and not ended.is_hopeless and not ended.signals:
-        step, path = newest_step(run_folder), run_folder / JOB_FILE
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"job": number}
-        if content.get("requeued_at_step") == step:
+    elif ended.code == EXIT_CRASH and not ended.is_hopeless and set(ended.signals) <= {signal.SIGUSR1}:
+        step, known = newest_step(run_folder), known_job(run_folder)
+        if known.get("requeued_at_step") == step:
             return
-        write_json(path, content | {"requeued_at_step": step})
+        write_json(run_folder / JOB_FILE, known | {"requeued_at_step": step})
         why = "the next try may be on other nodes"
     else:
         return

@@ -21,16 +21,18 @@ from pathlib import Path
 from typing import IO
 
 from launch.host_facts import HERE_FILE, Plan
-from launch.hosts import Place, carried_environment, on_all
+from launch.hosts import CARRIED, Place, carried_environment, on_all
 from launch.messages import MARK, Reader
+from launch.slurm import in_job
 from launch.verdicts import Host
 from launch.workers import descendants, end_group
 from tokenizer.printable import printable
 
 NOT_FOR_THIS = ("HF_", "WANDB_", "DS_")
-"""Of what `albert launch` carries to other hosts, what no check here needs: the rest stands on a command line."""
-SBATCH_ALONE = ("requeue", "no-requeue", "signal", "export")
-"""Of the options of a launch, those that srun does not know or that mean nothing for a look."""
+"""Of what `albert launch` carries to other hosts, what no check here needs, beside what DeepSpeed's environment file adds: the rest
+stands on a command line, which others may see."""
+SBATCH_ALONE = ("requeue", "no-requeue", "signal", "export", "job-name", "get-user-env", "uid", "gid")
+"""Of the options of a launch, those that srun does not know, or that are set here."""
 GRACE_SECONDS = 5.0
 """For pdsh or srun to end, and for a file that a host has written to be seen here."""
 
@@ -51,15 +53,17 @@ class Survey:
 
 def ssh_command(place: Place, plan: Plan) -> list[str]:
     """pdsh for all hosts, which replaces %n by the number of the host and %h by its name."""
-    carried = [f"{name}={value}" for name, value in carried_environment().items() if not name.startswith(NOT_FOR_THIS)]
+    wanted = tuple(beginning for beginning in CARRIED if beginning not in NOT_FOR_THIS)
+    carried = [f"{name}={value}" for name, value in carried_environment().items() if name.startswith(wanted)]
     return on_all(place, shlex.join(["env", *carried, *program(plan)]), " %n %h")
 
 
 def srun_command(num_nodes: int, sbatch: Sequence[str], plan: Plan) -> list[str]:
     """A step of one task a node: in the job that this is in, or in an allocation of its own."""
     command = ["srun", f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=0"]
-    command += ["--overlap"] if "SLURM_JOB_ID" in os.environ else ["--job-name=albert-doctor"]
-    options = [f"--{option}" for option in sbatch if option.partition("=")[0] not in SBATCH_ALONE]
+    command += ["--export=ALL", "--overlap"] if in_job() else ["--job-name=albert-doctor"]
+    left_out = (*SBATCH_ALONE, "exclusive") if in_job() else SBATCH_ALONE
+    options = [f"--{option}" for option in sbatch if option.partition("=")[0] not in left_out]
     return [*command, *options, *program(plan)]
 
 
@@ -73,13 +77,13 @@ def program(plan: Plan) -> list[str]:
 
 @contextmanager
 def shared_folder(run_folder: Path, token: str) -> Iterator[Path]:
-    """A folder with the token beside the run folder, gone afterwards, also if a signal comes meanwhile.
+    """A folder with the token in the run folder, or where that would be made; gone afterwards, also if a signal comes meanwhile.
 
     Raises:
         OSError: it cannot be made.
     """
-    parent = next((path for path in run_folder.parents if path.is_dir()), run_folder)
-    folder = parent / f".albert-doctor-{secrets.token_hex(4)}"
+    there = Path(os.path.realpath(run_folder))
+    folder = next(path for path in (there, *there.parents) if path.is_dir()) / f".albert-doctor-{secrets.token_hex(4)}"
     try:
         folder.mkdir(mode=0o700)
         (folder / HERE_FILE).write_text(token)

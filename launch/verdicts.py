@@ -152,6 +152,9 @@ def driver_row(hosts: list[Host], wanted: Wanted) -> Row:
         if driver is None:
             green.add(f"no NVIDIA driver; PyTorch is built for {f'CUDA {built}' if built else 'CPUs'}")
             continue
+        if "fault" in driver:
+            red.append(f"{host.name}: nvidia-smi fails: {driver['fault']}")
+            continue
         has = f"driver {driver['version']} for CUDA {driver['cuda']}"
         if built is None:
             red.append(f"{host.name}: {has}, but PyTorch is built for CPUs")

@@ -40,17 +40,18 @@ class Restart(NamedTuple):
     """Why `albert launch` has started the workers again; they log it."""
 
     number: int
-    """Of this launch, from 1."""
+    """Of this launch, from 1; in a job, counted on from the times that Slurm has started it again."""
     reason: str
 
     def to_environment(self) -> dict[str, str]:
-        return {RESTART_VARIABLE: json.dumps(self._asdict())}
+        """As letters and digits alone: DeepSpeed's launchers put other values between quotes that stay."""
+        return {RESTART_VARIABLE: json.dumps(self._asdict()).encode().hex()}
 
 
 def read_restart() -> Restart | None:
     """What `albert launch` said to this worker; None at a first start."""
     text = os.environ.get(RESTART_VARIABLE)
-    return Restart(**json.loads(text)) if text else None
+    return Restart(**json.loads(bytes.fromhex(text))) if text else None
 
 
 def read_report(run_folder: Path) -> dict[str, Any]:

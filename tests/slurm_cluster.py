@@ -98,10 +98,13 @@ class Slurm:
             "KillWait": "30",
             "SlurmdTimeout": str(SECONDS_TO_DOWN),
             "InactiveLimit": "0",
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
         }
         lines = [f"{name}={value}" for name, value in settings.items()]
         lines += [f"NodeName={node.name} NodeAddr={node.address} CPUs=2 State=UNKNOWN" for node in self.nodes]
-        lines += ["PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP"]
+        lines += ["PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60"]
+        lines += ["PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2"]
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         # slurmd 22.05 loads a cgroup plugin whatever TaskPlugin says; `ip netns exec` mounts /sys without cgroups
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
@@ -159,6 +162,7 @@ class Slurm:
     def begin_again_now(self, job: str) -> None:
         """A requeued job without the two minutes that Slurm has it wait."""
         self.wait_for(lambda: self.state(job) == "PENDING", 60)
+        time.sleep(2)  # within the second of its requeue: "Killing non-startable batch job: Job credential revoked"
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def wait_for(self, condition, seconds: float) -> None:
@@ -200,5 +204,5 @@ def holds(condition) -> bool:
     """Whether it does; not while what it asks has not come up."""
     try:
         return bool(condition())
-    except (AssertionError, IndexError):
+    except (AssertionError, IndexError, FileNotFoundError):
         return False

@@ -13,7 +13,7 @@ from conftest import ALBERT
 from synthetic import write_synthetic_data
 
 from launch.cli import gather_overrides
-from launch.run import device_numbers
+from launch.hosts import device_numbers
 
 ROOT = Path(__file__).parent.parent
 

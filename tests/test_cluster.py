@@ -110,6 +110,20 @@ def test_a_process_that_dies_on_either_node_is_a_restart(fault, nodes, begin, un
 
 
 @needs_nodes
+def test_albert_launch_that_is_killed_leaves_workers_on_both_nodes_that_go_on_to_the_end(nodes, begin, undisturbed, tmp_path):
+    process = begin(tmp_path / "run", until_step=2)
+    nodes.a.find("albert launch").kill()
+    fault_at = time.monotonic()
+    while not (tmp_path / "run" / "DONE").exists():
+        assert time.monotonic() < fault_at + 60
+        time.sleep(0.1)
+    print(f"albert launch killed: done after {time.monotonic() - fault_at:.1f} s")
+    end(process, -9, 10)
+    assert_same_run(tmp_path / "run", undisturbed)
+    assert_nothing_left(nodes)
+
+
+@needs_nodes
 def test_an_sshd_that_dies_takes_nothing_with_it(nodes, begin, undisturbed, tmp_path):
     """The connection to node B ends; its workers do not, and the run is done."""
     process = begin(tmp_path / "run", until_step=2)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+import os
 import random
 import re
 import shutil
@@ -70,6 +71,25 @@ def test_without_options_it_looks_at_this_machine_and_says_what_it_did_not_check
         assert f"not checked without {option}" in output
 
 
+def test_a_driver_that_fails_is_said_in_its_row_and_stops_no_run_on_cpus(albert, where, tmp_path):
+    """nvidia-smi ends with an error, as where the driver's modules are not loaded."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (programs / "nvidia-smi").chmod(0o755)
+    environment = WIDE | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    output = albert("doctor", *where, "--num_procs", 2, **environment).stdout
+    assert colours(output)["driver"] == "yellow"
+    assert "nvidia-smi fails" in output
+    output = albert("doctor", *where, "--num_procs", 2, "--precision.device", "auto", code=1, **environment).stdout
+    assert (colours(output)["driver"], colours(output)["packages"]) == ("red", "green")
+
+
+def test_a_run_folder_that_is_a_link_is_looked_at_where_it_leads(albert, where, tmp_path):
+    (tmp_path / "run").symlink_to("/proc/self")
+    assert "run folder" in red(albert("doctor", *where, "--num_procs", 2, code=1, **WIDE).stdout)
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "checks", "words"),
     [
@@ -106,7 +126,7 @@ def test_data_that_ruins_training_and_a_far_learning_rate_are_yellow(albert, whe
         (["--hostfile", "x", "--slurm"], "two ways to the same hosts"),
         (["--num_nodes", 2], "--num_nodes: goes with --slurm alone"),
         (["--sbatch", "partition=gpu"], "--sbatch: goes with --slurm alone"),
-        (["--slurm", "--sbatch", "nodes=4"], "--sbatch nodes=4: this option is set here"),
+        (["--slurm", "--sbatch", "nodes=4"], "--sbatch nodes: is set here"),
         (["--slurm", "--sbatch", "--partition=x;y"], "expected"),
         (["--optimizer.lr", 0.1], "--optimizer.lr: changes a config; give it with --config"),
         (["--timeout", 0], "--timeout: must be above 0"),

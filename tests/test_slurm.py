@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cluster
@@ -14,11 +15,14 @@ import slurm_cluster
 from conftest import ALBERT
 from runs import LONG, assert_same_run, figures, records
 
+from launch.commands import plan_start
+from launch.hosts import Place
 from launch.slurm import Job, job_faults, script_text
 from launch.workers import newest_step
 
 needs_slurm = pytest.mark.skipif(slurm_cluster.missing() is not None, reason=str(slurm_cluster.missing()))
 SUPERVISED = ("--supervision.max_restarts", 2, "--supervision.watchdog_seconds", 8, "--checkpoint.every_n_steps", 1)
+ENDLESS = ("--training.steps", 100_000, "--schedule.total_steps", 100_000, "--checkpoint.every_n_steps", 1000)
 FAULTS = str(Path(__file__).parent / "faults")
 
 
@@ -83,10 +87,9 @@ def test_a_job_on_two_nodes_makes_the_run_of_one_whatever_the_folder_is_called(s
 def test_a_job_whose_time_is_nearly_up_saves_and_is_requeued_and_a_cancelled_one_saves_and_is_not(slurm, begin, tmp_path):
     """Slurm's own signal, from --sbatch time=1 and twenty seconds before."""
     run_folder = tmp_path / "run"
-    endless = ("--training.steps", 100_000, "--schedule.total_steps", 100_000, "--checkpoint.every_n_steps", 1000)
     slurm.wait_for_nodes()
     began_at = time.monotonic()
-    job = begin(run_folder, *endless, "--sbatch", "time=1", "signal=B:USR1@20")
+    job = begin(run_folder, *ENDLESS, "--sbatch", "time=1", "signal=B:USR1@20")
     slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 90)
     print(f"time limit of 60 s, signal 20 s before: saved and requeued after {time.monotonic() - began_at:.1f} s")
     assert f"job {job} is to be requeued: it saved, and goes on" in log_of(run_folder, job)
@@ -132,6 +135,24 @@ def test_a_trainer_that_is_killed_is_a_restart_on_the_same_nodes(slurm, begin, u
 
 
 @needs_slurm
+def test_a_network_that_is_cut_between_the_nodes_of_a_job_is_found_and_the_job_goes_on(slurm, begin, long_undisturbed, tmp_path):
+    """Slurm itself reaches both all the time."""
+    run_folder = tmp_path / "run"
+    job = begin(run_folder, *LONG, until_step=20)
+    slurm.cut()
+    cut_at = time.monotonic()
+    try:
+        slurm.wait_for(lambda: "no sign of life" in (run_folder / "state.json").read_text(), 60)
+        print(f"network cut under Slurm: found after {time.monotonic() - cut_at:.1f} s")
+    finally:
+        slurm.join()
+    log = end(slurm, run_folder, job, "COMPLETED 0:0")
+    print(f"network cut under Slurm: done after {time.monotonic() - cut_at:.1f} s")
+    assert "restart 1 in 5 s" in log
+    assert_same_run(run_folder, long_undisturbed, step=60)
+
+
+@needs_slurm
 @pytest.mark.parametrize("which", ["a", "b"])
 def test_a_node_that_is_lost_has_slurm_requeue_the_job(which, slurm, begin, long_undisturbed, tmp_path):
     """Node A runs the script, too."""
@@ -154,16 +175,50 @@ def test_a_node_that_is_lost_has_slurm_requeue_the_job(which, slurm, begin, long
 
 @needs_slurm
 def test_restarts_in_vain_requeue_the_job_once_and_then_end_it(slurm, begin, tmp_path):
-    """Rank 1 dies before each step 3, whatever is done."""
+    """Rank 1 dies in step 2 of each start, before the first checkpoint."""
     run_folder = tmp_path / "run"
     variables = {"PYTHONPATH": FAULTS, "DIES_AT": "3", "DIES_BY": "kill"}
-    job = begin(run_folder, "--supervision.max_restarts", 0, **variables)
+    job = begin(run_folder, "--supervision.max_restarts", 0, "--checkpoint.every_n_steps", 5, **variables)
     slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 90)
     assert "to be requeued: the next try may be on other nodes" in log_of(run_folder, job)
     slurm.begin_again_now(job)
     log = end(slurm, run_folder, job, "FAILED 1:0")
     assert log.count("to be requeued") == 1
-    assert newest_step(run_folder) in (1, 2)  # the second save may have been under way
+    assert newest_step(run_folder) == -1
+
+
+@needs_slurm
+def test_a_job_that_has_to_make_room_saves_and_is_requeued(slurm, begin, tmp_path):
+    """Slurm gives it a minute (GraceTime)."""
+    run_folder = tmp_path / "run"
+    job = begin(run_folder, *ENDLESS)
+    slurm.wait_for(lambda: bool(records(run_folder)), 60)
+    urgent = slurm.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true").strip()
+    slurm.wait_for(lambda: slurm.show(job, "Restarts") == "1", 60)
+    assert f"job {job} is to be requeued: it saved, and goes on" in log_of(run_folder, job)
+    assert newest_step(run_folder) == records(run_folder)[-1]["step"]
+    slurm.wait_for_end(urgent, 60)
+    (run_folder / "STOP").touch()
+    slurm.begin_again_now(job)
+    log = end(slurm, run_folder, job, "FAILED 3:0")
+    assert "asked to stop by RUN/STOP while the job waited" in log
+
+
+@needs_slurm
+def test_inside_an_allocation_it_trains_at_once(slurm, small_config, synthetic, undisturbed, tmp_path):
+    """From a command, and from a step, whose nodes it shares with that."""
+    where = ("launch", "--config", small_config, "--data", synthetic, "--slurm", "--checkpoint.keep_last", 20)
+    slurm.wait_for_nodes()
+    output = slurm.run("salloc", "--nodes=2", "--ntasks-per-node=1", ALBERT, *where, "--output", tmp_path / "run")
+    assert "submitted" not in output
+    assert_same_run(tmp_path / "run", undisturbed)
+    slurm.wait_for_nodes()
+    step = ("srun", "--nodes=1", "--ntasks=1", "--cpus-per-task=2", ALBERT, *where, "--output", tmp_path / "step", "--num_procs", 2)
+    slurm.run("salloc", "--nodes=1", "--exclusive", *step)
+    assert_same_run(tmp_path / "step", undisturbed)
+    slurm.wait_for_nodes()
+    refused = slurm.run("salloc", "--nodes=1", ALBERT, *where, "--output", tmp_path / "other", "--num_nodes", 2, code=2)
+    assert "this is inside a job, whose nodes are taken" in refused
 
 
 @needs_slurm
@@ -201,10 +256,43 @@ def test_a_batch_script_quotes_what_it_is_given():
     assert str(folder / "config.yaml") in command
 
 
+@needs_slurm
+def test_sbatch_takes_each_option_as_it_was_given(slurm, tmp_path):
+    comments = ['it\'s "free" text for $5', "a\\b", "ends with \\", "`true` %j #x"]
+    for index, comment in enumerate(comments):
+        script = tmp_path / f"{index}.sbatch"
+        script.write_text(
+            script_text(tmp_path, Job(num_nodes=1, num_procs=1, container=None, sbatch=[f"comment={comment}", "hold"]))
+        )
+        number = slurm.run("sbatch", "--parsable", script).strip()
+        shown = slurm.run("scontrol", "show", "job", number)
+        slurm.run("scancel", number)
+        assert f"Comment={comment}" in shown
+
+
+def test_in_a_container_a_node_has_the_folders_of_the_run_and_its_own_libraries(monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/module/lib")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    mounts = (Path("/data"), Path("/scratch/run"))
+    place = Place(devices={"n1": [0], "n2": [0]}, starter="srun", container="apptainer:/images/a b.sif", mounts=mounts)
+    started = plan_start(Path("/scratch/run"), place, "START", 29500, {})
+    agent = ["python3", "-P", "-u", "-m", "launch.node", "/scratch/run", "START"]
+    inside = ["apptainer", "exec", "--nv", "--bind=/data", "--bind=/scratch/run", "/images/a b.sif", *agent]
+    assert started.command[-len(inside) :] == inside
+    environment = json.loads(started.files["nodes.json"])["environment"]
+    assert "NCCL_DEBUG" in environment
+    assert "LD_LIBRARY_PATH" not in environment
+    place = replace(place, container="pyxis:docker://albert:1")
+    options = ["--container-image=docker://albert:1", "--container-mounts=/data:/data,/scratch/run:/scratch/run"]
+    started = plan_start(Path("/scratch/run"), place, "START", 29500, {})
+    assert started.command[-len(agent) - 2 :] == [*options, *agent]
+
+
 def test_options_of_sbatch_that_are_set_here_or_break_the_script_are_refused():
-    given = ["nodes=3", "partition=a\nreboot", "Bad Name=1", "time=1:00:00"]
+    given = ["nodes=3", "partition=a\nreboot", "Bad Name=1", "signal=TERM@60", "time=1:00:00"]
     faults = job_faults(Job(num_nodes=1, num_procs=None, container="docker:x", sbatch=given))
-    assert len(faults) == 4
+    assert len(faults) == 5
     assert faults[0].startswith("--sbatch nodes: is set here")
     assert "expected name=value" in faults[1]
-    assert faults[3] == "--container docker:x: expected apptainer:IMAGE or pyxis:IMAGE"
+    assert "expected signal=B:USR1@SECONDS" in faults[3]
+    assert faults[4] == "--container docker:x: expected apptainer:IMAGE or pyxis:IMAGE"
