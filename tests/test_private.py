@@ -130,6 +130,27 @@ def test_a_private_table_that_datasets_cannot_load_is_not_quoted(albert, tmp_pat
     assert "DatasetGenerationError" in said[1]
 
 
+def test_the_record_of_a_private_table_does_not_quote_it(albert, tmp_path):
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "a.csv").write_text(f"text\nfine\n{planted(1)},two,three\n")
+    write_good(tmp_path)
+    given = ("--input", tmp_path / "good.txt", f"hf:{tmp_path / 'csv'}", "--private", "true", "--on_error", "skip")
+    cache = {"HF_HOME": str(tmp_path / "cache")}
+    tokenizer, data = tmp_path / "tokenizer", tmp_path / "data"
+    for command in (
+        ("tokenizer", *given, "--output", tokenizer, "--vocab_size", 300),
+        ("prepare", *given, "--output", data, "--tokenizer", tokenizer, "--dupe_factor", 1),
+    ):
+        finished = albert(*command, **cache)
+        assert not found_in(finished.stdout + finished.stderr)
+        assert "a.csv" not in finished.stderr  # what `datasets` logs
+    for folder in (tokenizer, data):
+        content = (folder / "provenance.json").read_text()
+        assert not found_in(content)
+        of_table = {"size": None, "sha256": None, "reason": "cannot be loaded (DatasetGenerationError)"}
+        assert {"path": f"hf:{tmp_path / 'csv'}"} | of_table in json.loads(content)["inputs"]
+
+
 class Work:
     """What the verbs of one corpus said and wrote."""
 

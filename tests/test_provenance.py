@@ -325,6 +325,22 @@ def test_a_data_set_is_recorded_with_its_files(tmp_path):
     assert record["size"] == sum(Path(entry["path"]).stat().st_size for entry in record["files"])
 
 
+def test_the_verbs_record_a_data_set_with_its_files(albert, tmp_path):
+    folder = tmp_path / "local"
+    folder.mkdir()
+    shutil.copy(BUNDLED, folder / "train.txt.gz")
+    given, cache = ("--input", f"hf:{folder}"), {"HF_HOME": str(tmp_path / "cache")}
+    albert("tokenizer", *given, "--output", tmp_path / "tokenizer", "--vocab_size", 300, **cache)
+    albert("prepare", *given, "--output", tmp_path / "data", "--tokenizer", tmp_path / "tokenizer", "--dupe_factor", 1, **cache)
+    for made in ("tokenizer", "data"):
+        (entry,) = read(tmp_path / made)["inputs"]
+        assert (entry["path"], entry["split"]) == (f"hf:{folder}", "train")
+        assert [(file["size"], file["sha256"]) for file in entry["files"]] == [
+            (Path(file["path"]).stat().st_size, sha256(Path(file["path"]))) for file in entry["files"]
+        ]
+        assert entry["files"]
+
+
 def test_a_file_that_cannot_be_read_says_so(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (item,) = resolve_inputs([str(tmp_path / "a.txt")])

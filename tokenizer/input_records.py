@@ -11,7 +11,7 @@ from tokenizer.errors import first_line
 from tokenizer.files import sha256_of_files
 from tokenizer.inputs import Input
 from tokenizer.storage import is_url, size_and_mark
-from tokenizer.tables import load_hf
+from tokenizer.tables import TableError, load_hf
 
 NUM_THREADS = 4
 """Files hashed at the same time: the interpreter is not needed for it."""
@@ -56,9 +56,9 @@ def record_url(url: str) -> dict[str, Any]:
 def record_dataset(source: str) -> dict[str, Any]:
     """Of `hf:NAME[:CONFIG[:SPLIT]]`: configuration, split, revision, and the files of its cache here, which are what was read."""
     try:
-        dataset = load_hf(source)
-    except Exception as error:
-        return {"path": source, "size": None, "sha256": None, "reason": f"cannot be loaded ({first_line(error)})"}
+        dataset = load_hf(source, quietly=True)
+    except TableError as error:  # reading it has said why, as far as a private corpus lets it
+        return {"path": source, "size": None, "sha256": None, "reason": f"cannot be loaded ({type(error.__cause__).__name__})"}
     fetched = dataset.info.download_checksums or {}
     revisions = {found[1] for url in fetched if (found := re.search(r"@([0-9a-f]{40})/", url))}
     files = record_files(entry["filename"] for entry in dataset.cache_files)

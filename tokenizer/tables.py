@@ -26,10 +26,11 @@ ALL_ROWS = 1 << 62
 """The end of the one range of a table that could not be opened when the work was shared out, but perhaps can when it is read."""
 
 
-class _BadTableError(Exception):
-    """The table cannot be opened. reason: with {} for the words of a library, which may quote the table."""
+class TableError(Exception):
+    """The table cannot be opened. reason: with {} for the words of a library, which may quote the table: `told` alone has them."""
 
     def __init__(self, reason: str, words: str):
+        super().__init__(reason.replace("{}", "..."))
         self.reason, self.words = reason, words
 
     def told(self, faults: Faults) -> str:
@@ -68,7 +69,7 @@ def read_parquet(item: Input, begin: int, end: int, text_field: str, faults: Fau
                         place = f" rows {row}-{row + size.num_rows - 1}"
                         faults.report_in(item, place, f"damaged ({faults.quote(first_line(error))}). Fetch or write it again.")
                 row += size.num_rows
-    except _BadTableError as error:
+    except TableError as error:
         faults.report_in(item, "", error.told(faults))
 
 
@@ -76,7 +77,7 @@ def read_hf(item: Input, begin: int, end: int, text_field: str, faults: Faults) 
     """Texts of the rows [begin, end) of a dataset. Faults as of `read_parquet`."""
     try:
         dataset = load_hf(item.source, quietly=faults.private)
-    except _BadTableError as error:
+    except TableError as error:
         faults.report_in(item, "", error.told(faults))
         return
     if wrong := _wrong_column(dataset.features.arrow_schema, text_field, faults):
@@ -107,7 +108,7 @@ def hf_size(item: Input) -> tuple[int, int]:
     """(rows, bytes) of a dataset; (ALL_ROWS, 0) where it cannot be loaded: reading it says why."""
     try:
         dataset = load_hf(item.source, quietly=True)
-    except _BadTableError:
+    except TableError:
         return ALL_ROWS, 0
     return dataset.num_rows, dataset.data.nbytes
 
@@ -124,7 +125,7 @@ def open_parquet(source: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
         except Exception as error:
             if not _is_damage(error):
                 raise
-            raise _BadTableError("cannot be read as parquet ({}). Fetch or write it again.", first_line(error)) from error
+            raise TableError("cannot be read as parquet ({}). Fetch or write it again.", first_line(error)) from error
         yield file
 
 
@@ -149,7 +150,7 @@ def _load_hf(source: str) -> "datasets.Dataset":
     try:
         return datasets.load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # datasets raises a dozen types, from the network to the parser
-        raise _BadTableError(
+        raise TableError(
             f"`datasets` could not load it ({type(error).__name__}: {{}}). "
             f"Check the name, the configuration, the split, and the network.",
             first_line(error),
