@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenizer.errors import UserError
+from tokenizer.printable import SECRET_NAME
 
 HOST_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 """A name or an IPv4 address; no brackets, commas and the like, which pdsh would expand."""
@@ -36,7 +37,6 @@ CARRIED = (
 LIBRARIES_OF_IMAGE = ("LD_LIBRARY_PATH", "PYTHON")
 """Which a container has its own of."""
 LEFT_OUT = ("CUDA_VISIBLE_DEVICES", "PYTHONHOME")
-SECRET = re.compile(r"KEY|TOKEN(?!IZER)|SECRET|PASSW|PWD|CREDENTIAL", re.IGNORECASE)
 END_FILE = ".end-"
 """Beginning of the name of the file in the run folder that ends the nodes of a start; its id follows."""
 NUM_AT_ONCE = 1024
@@ -129,10 +129,10 @@ def carried_environment(left_out: tuple[str, ...] = ()) -> dict[str, str]:
     """
     own = {name: value for name, value in os.environ.items() if name.startswith(CARRIED) and name not in LEFT_OUT}
     from_file = environment_file()
-    if secret := sorted(filter(SECRET.search, from_file)):
+    if secret := sorted(filter(SECRET_NAME.search, from_file)):
         print(f"not carried to the other nodes, for they look like secrets: {', '.join(secret)}", file=sys.stderr)
     both = own | from_file
-    return {name: both[name] for name in both if not SECRET.search(name) and not name.startswith(left_out)}
+    return {name: both[name] for name in both if not SECRET_NAME.search(name) and not name.startswith(left_out)}
 
 
 def environment_file() -> dict[str, str]:

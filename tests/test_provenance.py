@@ -435,6 +435,7 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
         ("https://host/a?X-Amz-Signature=abc&part=1&sig=x", "https://host/a?X-Amz-Signature=***&part=1&sig=***"),
         ("https://host/a?X-Amz-Security-Token=abc#top", "https://host/a?X-Amz-Security-Token=***#top"),
         (f"/data/{TOKEN}/a.txt", "/data/***/a.txt"),
+        ("wiki=s3://AK:12/ab@host/x", "wiki=s3://***@host/x"),  # a bucket has no port
         ("https://host:8080/a@b.txt", "https://host:8080/a@b.txt"),
         ("s3://bucket/it@home.txt", "s3://bucket/it@home.txt"),
         ("/home/me@work/hf_model/key=1/a.txt", "/home/me@work/hf_model/key=1/a.txt"),
@@ -472,6 +473,26 @@ def test_values_of_options_that_look_secret_are_masked():
         "***",
         "--key",
     ]
+    assert masked_command(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["--sbatch", f"export=ALL,WANDB_API_KEY={KEY}"], ["--sbatch", "export=ALL,WANDB_API_KEY=***"]),
+        (["--sbatch", "export=AWS_ACCESS_KEY_ID=a,B=1", "n=1"], ["--sbatch", "export=AWS_ACCESS_KEY_ID=***,B=1", "n=1"]),
+        (["--launcher_args", "-x HF_TOKEN=a -x NCCL_DEBUG=INFO"], ["--launcher_args", "-x HF_TOKEN=*** -x NCCL_DEBUG=INFO"]),
+        (["--launcher_args", "-x 'MY_KEY=a b' -n 1"], ["--launcher_args", "-x 'MY_KEY=***' -n 1"]),
+        (["--launcher_args", '-n 1 MY_KEY="a b" --api_key a'], ["--launcher_args", "-n 1 MY_KEY=*** --api_key ***"]),
+        (["--launcher_args", f"-x A={KEY} {KEY}"], ["--launcher_args", "-x A=*** ***"]),
+        (["--input", "key=/a.txt", f"token=s3://u:p@h/{TOKEN}"], ["--input", "key=/a.txt", "token=s3://***@h/***"]),
+        (["--input=key=/a.txt", "--k", "token=a"], ["--input=key=/a.txt", "--k", "token=***"]),
+        (["--weights", "key=0.5"], ["--weights", "key=0.5"]),
+        (["--model.init_from", f"/hub/snapshots/{KEY}"], ["--model.init_from", f"/hub/snapshots/{KEY}"]),
+        (["--tokenizer=T", "--sbatch", "signal=B:USR1@60"], ["--tokenizer=T", "--sbatch", "signal=B:USR1@60"]),
+    ],
+)  # fmt: skip
+def test_secrets_inside_an_argument_are_masked_and_labels_are_not(given, shown):
     assert masked_command(given) == shown
 
 
