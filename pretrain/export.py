@@ -52,7 +52,8 @@ def export(options: ExportOptions) -> dict[str, Any]:
     with replace_folder(options.output) as temporary:
         save_file(to_hf_weights(weights, config.model), temporary / "model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "config.json", hf_config(config.model, manifest.vocab_size))
-        copy_tokenizer(config.data.path / TOKENIZER_FOLDER, temporary, config.model.max_position_embeddings)
+        more = {"model_max_length": config.model.max_position_embeddings} | ({"private": True} if manifest.private else {})
+        copy_tokenizer(config.data.path / TOKENIZER_FOLDER, temporary, more)
         write_text(temporary / "README.md", model_card(config, manifest, state, read_metrics(options.run, state["step"])))
         what = {"checkpoint": options.checkpoint, "step": state["step"]}
         parents = parents_of(options.run, folder, config.data.path)
@@ -96,14 +97,14 @@ def choose_checkpoint(checkpoints: Path, which: str) -> Path:
     return folder
 
 
-def copy_tokenizer(source: Path, target: Path, model_max_length: int) -> None:
-    """The tokenizer of the data; tokenizer_config.json learns how much this model takes, nothing else changes.
+def copy_tokenizer(source: Path, target: Path, more: dict[str, Any]) -> None:
+    """The tokenizer of the data; tokenizer_config.json gets the fields `more`, nothing else changes.
 
     spiece.model is missing where the data was made with a downloaded tokenizer that has none.
     """
     shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
     content = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    write_json(target / "tokenizer_config.json", content | {"model_max_length": model_max_length})
+    write_json(target / "tokenizer_config.json", content | more)
     if (source / "spiece.model").is_file():
         shutil.copyfile(source / "spiece.model", target / "spiece.model")
 

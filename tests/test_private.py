@@ -4,17 +4,20 @@ import gzip
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from prepared import BUNDLED
+from prepared import BUNDLED, options
 
+from data_prep.prepare import prepare
 from data_prep.schema import read_manifest
 from tokenizer.corpus import Faults, read_documents
 from tokenizer.errors import UserError
+from tokenizer.privacy import is_private_tokenizer
 
 WORD = re.compile(rb"[bcdfghjkmpqvwxz]{16}")
 """What a planted word looks like, and none of English does: consonants alone."""
@@ -149,6 +152,27 @@ def test_the_record_of_a_private_table_does_not_quote_it(albert, tmp_path):
         assert not found_in(content)
         of_table = {"size": None, "sha256": None, "reason": "cannot be loaded (DatasetGenerationError)"}
         assert {"path": f"hf:{tmp_path / 'csv'}"} | of_table in json.loads(content)["inputs"]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_data_prepared_with_an_export_is_private_if_the_export_is(albert, small_config, data, corpus, tmp_path, private):
+    transformers = pytest.importorskip("transformers", reason="the export is checked with the extra `transformers`")
+    shutil.copytree(data, tmp_path / "data")
+    manifest = json.loads((data / "manifest.json").read_text())
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest | {"private": private}))
+    run, export = tmp_path / "run", tmp_path / "hf"
+    where = ("--config", small_config, "--data", tmp_path / "data", "--output", run)
+    albert("launch", *where, "--num_procs", 1, "--training.steps", 1, "--model.max_position_embeddings", 64)
+    albert("export", "--run", run, "--output", export)
+    (export / "provenance.json").unlink()  # as of what is handed on
+    assert ("private" in (export / "tokenizer_config.json").read_text()) == private
+    loaded = transformers.AutoTokenizer.from_pretrained(export)
+    assert loaded.model_max_length == 64
+    assert loaded("It is so.").input_ids == transformers.AutoTokenizer.from_pretrained(data / "tokenizer")("It is so.").input_ids
+    for _ in range(2):  # the second finds the tokenizer of the plan, too
+        prepare(options(corpus, export, tmp_path / "new", dupe_factor=1))
+        assert read_manifest(tmp_path / "new").private == private
+    assert is_private_tokenizer(tmp_path / "new" / "tokenizer") == private
 
 
 class Work:

@@ -17,9 +17,14 @@ class WithheldError(Exception):
 
 
 def is_private_tokenizer(folder: Path) -> bool:
-    """What manifest.json says; false without one, as in a downloaded ALBERT. The encoder says what is wrong with a damaged one."""
+    """What manifest.json says, or tokenizer_config.json in an export, which has no manifest; false where neither does, as in a
+    downloaded ALBERT. The encoder says what is wrong with a damaged file."""
+    return any(_says_private(folder / name) for name in ("manifest.json", "tokenizer_config.json"))
+
+
+def _says_private(path: Path) -> bool:
     try:
-        return json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("private", False)
+        return json.loads(path.read_text(encoding="utf-8")).get("private") is True
     except (OSError, ValueError, AttributeError):
         return False
 
