@@ -4,7 +4,6 @@ It is written when the work begins, so that a preparation that was killed leaves
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from data_prep.options import PrepareOptions
 from data_prep.plan import FILES, Plan
 from data_prep.schema import MANIFEST_NAME
 from tokenizer.errors import UserError
-from tokenizer.input_records import record_input
+from tokenizer.input_records import record_input, record_size
 from tokenizer.provenance import PROVENANCE_NAME, Record, as_text, close_session, exit_code_of, new_record, parent, parse_record
 
 
@@ -35,8 +34,10 @@ def recorded(folder: Folder, session: Record, options: dict[str, Any], parents: 
     try:
         yield record
     except BaseException as error:
-        close_session(record, 2 if isinstance(error, OSError) else exit_code_of(error))
+        code = 2 if isinstance(error, OSError) else exit_code_of(error)
+        close_session(record, code)
         with suppress(UserError, OSError):  # what went wrong first is what counts
+            close_session(record, code, outputs(folder))  # interrupted after the manifest, the folder is finished
             write_end(folder, record, number)
         raise
     close_session(record, 0, outputs(folder))
@@ -60,7 +61,7 @@ def add_inputs(record: Record, folder: Folder, plan: Plan) -> None:
     record["inputs"] = [found.get(number) or record_input(item) for number, item in enumerate(plan.inputs)]
     for name in FILES:
         if path := getattr(plan.options, name):
-            record["inputs"].append({"path": os.fspath(path), "size": path.stat().st_size, "sha256": plan.shaping[name]})
+            record["inputs"].append(record_size(path) | {"sha256": plan.shaping[name]})
     write(folder, record)
 
 
@@ -76,6 +77,14 @@ def outputs(folder: Folder) -> list[Record]:
         return []
     content = folder.read(MANIFEST_NAME)
     return [{"path": MANIFEST_NAME, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}]
+
+
+def complete(folder: Folder) -> None:
+    """Add the outputs to the record of a finished folder, where a kill at the very end left them out."""
+    with suppress(UserError):  # a damaged record hinders nobody from using the data
+        record = read(folder)
+        if record and not record["outputs"]:
+            write(folder, record | {"outputs": outputs(folder)})
 
 
 def read(folder: Folder) -> Record | None:

@@ -25,7 +25,7 @@ from data_prep.hazards import warnings
 from data_prep.held_out import find_cutoff
 from data_prep.mixing import measure_task
 from data_prep.options import PrepareOptions, parse_weights
-from data_prep.origin import add_inputs, parents_of, recorded
+from data_prep.origin import add_inputs, complete, parents_of, recorded
 from data_prep.plan import (
     BYTES_PER_TEXT_BYTE,
     PLAN_NAME,
@@ -120,6 +120,7 @@ def already_prepared(folder: Folder) -> dict:
         raise UserError(f"{folder}: {', '.join(missing)} is missing. Put it back, or delete the folder to prepare it again.")
     print(f"{folder}: already prepared with these options.")
     folder.remove(PARTS)
+    complete(folder)
     if SUMMARY_NAME not in there:
         report(folder, manifest, None)
     return dataclasses.asdict(manifest)

@@ -14,7 +14,7 @@ from conftest import ROOT
 from prepared import BUNDLED, GOLDEN, hashes, options
 from runs import start, wait_for, workers
 
-from data_prep.prepare import prepare
+from data_prep.prepare import prepare, shuffle_stage
 from data_prep.schema import read_manifest
 from tokenizer.files import sha256_of_files
 from tokenizer.input_records import record_input
@@ -255,6 +255,54 @@ def test_an_interrupted_preparation_leaves_its_trace(corpus, tokenizer, tmp_path
     before = (tmp_path / "data" / "provenance.json").read_bytes()
     prepare(options(corpus, tokenizer, tmp_path / "data"))  # nothing is left to do
     assert (tmp_path / "data" / "provenance.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("ends_by", [KeyboardInterrupt, None])
+def test_a_preparation_that_ends_after_its_manifest_records_it(corpus, tokenizer, tmp_path, monkeypatch, ends_by):
+    folder, given = tmp_path / "data", options(corpus, tokenizer, tmp_path / "data", dupe_factor=1)
+
+    def removes(*_):
+        assert (folder / "manifest.json").exists()
+        if ends_by is None:  # as of a kill: what the record says is what it was begun with
+            (folder / "killed.json").write_bytes((folder / "provenance.json").read_bytes())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.finish.Folder.remove", removes)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(given)
+    if ends_by is None:
+        (folder / "killed.json").rename(folder / "provenance.json")
+        assert read(folder)["outputs"] == []
+        prepare(given)
+    record = read(folder)
+    assert record["outputs"] == [
+        {"path": "manifest.json", "size": (folder / "manifest.json").stat().st_size, "sha256": sha256(folder / "manifest.json")}
+    ]
+    assert [session["exit_code"] for session in record["sessions"]] == [130 if ends_by else None]
+
+
+def test_a_damaged_record_hinders_nobody_from_using_finished_data(data, corpus, tokenizer, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "provenance.json").write_text("damaged")
+    assert prepare(options(corpus, tokenizer, tmp_path / "data"))["splits"]
+    assert (tmp_path / "data" / "provenance.json").read_text() == "damaged"
+
+
+def test_a_file_of_an_option_that_is_gone_does_not_end_the_preparation(corpus, tokenizer, tmp_path, monkeypatch):
+    words = tmp_path / "words"
+    words.write_text("Mr.\n")
+    hashed = sha256(words)
+
+    def encoded(*_):
+        words.unlink(missing_ok=True)
+        return shuffle_stage(*_)
+
+    monkeypatch.setattr("data_prep.prepare.shuffle_stage", encoded)
+    prepare(options(corpus, tokenizer, tmp_path / "data", abbreviations=words, dupe_factor=1))
+    assert read(tmp_path / "data")["inputs"][-1] == {
+        "path": str(words), "size": None, "reason": "cannot be read (No such file or directory)", "sha256": hashed
+    }  # fmt: skip
 
 
 def test_each_input_is_recorded_once_however_it_is_cut(corpus, tokenizer, tmp_path):

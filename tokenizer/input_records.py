@@ -31,11 +31,20 @@ def record_input(item: Input) -> dict[str, Any]:
 
 
 def record_file(path: str | Path) -> dict[str, Any]:
+    entry = record_size(path)
+    try:
+        return entry | {"sha256": sha256_of_files(Path(entry["path"]))}
+    except OSError as error:
+        return entry | {"size": None, "sha256": None, "reason": f"cannot be read ({error.strerror})"}
+
+
+def record_size(path: str | Path) -> dict[str, Any]:
+    """Path and size of a file whose hash is known or still to be taken."""
     path = os.path.abspath(path)
     try:
-        return {"path": path, "size": os.stat(path).st_size, "sha256": sha256_of_files(Path(path))}
+        return {"path": path, "size": os.stat(path).st_size}
     except OSError as error:
-        return {"path": path, "size": None, "sha256": None, "reason": f"cannot be read ({error.strerror})"}
+        return {"path": path, "size": None, "reason": f"cannot be read ({error.strerror})"}
 
 
 def record_url(url: str) -> dict[str, Any]:
