@@ -1,5 +1,6 @@
 """provenance.json: the chain back to the corpus, whole whatever becomes of the folders, and no part of any byte identity."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -331,6 +332,33 @@ def test_an_input_that_changes_while_it_is_encoded_is_refused(tokenizer, tmp_pat
     monkeypatch.setattr("data_prep.encode.record_input", changed)
     with pytest.raises(UserError, match="was changed since the preparation began"):
         prepare(options(path, tokenizer, tmp_path / "data"))
+
+
+def test_a_tokenizer_names_no_hash_of_a_file_that_changed_after_it_was_read(tmp_path, monkeypatch):
+    from tokenizer import train
+    from tokenizer.options import TokenizerOptions
+
+    steady, changed = tmp_path / "a.txt", tmp_path / "b.txt"
+    steady.write_bytes(gzip.decompress(BUNDLED.read_bytes())[:50_000])
+    changed.write_text("A second file.\n")
+    as_read = sha256(steady)
+
+    def drawn(*given, **more):
+        sample = draw_sample(*given, **more)
+        changed.write_text("Other text.\n")
+        return sample
+
+    def trained(*given):
+        steady.write_text("Changed while SentencePiece is at work.\n")
+        return train_sentencepiece(*given)
+
+    draw_sample, train_sentencepiece = train.draw_sample, train._train_sentencepiece
+    monkeypatch.setattr(train, "draw_sample", drawn)
+    monkeypatch.setattr(train, "_train_sentencepiece", trained)
+    train.train_tokenizer(TokenizerOptions(input=[str(steady), str(changed)], output=tmp_path / "tokenizer", vocab_size=300))
+    of_steady, of_changed = read(tmp_path / "tokenizer")["inputs"]
+    assert of_steady == {"path": str(steady), "size": 50_000, "sha256": as_read}
+    assert of_changed == {"path": str(changed), "size": None, "sha256": None, "reason": "was changed while it was read"}
 
 
 def test_a_damaged_record_is_named(corpus, tokenizer, launch, tmp_path):

@@ -17,10 +17,35 @@ NUM_THREADS = 4
 """Files hashed at the same time: the interpreter is not needed for it."""
 
 
-def record_inputs(inputs: Iterable[Input]) -> list[dict[str, Any]]:
-    """`record_input` of each, in their order."""
+Stamp = tuple[int, int] | None
+
+
+def file_stamps(inputs: Iterable[Input]) -> list[Stamp]:
+    """Size and time of change (ns) of each input that is a file of this machine and can be reached."""
+    return [_stamp(item) for item in inputs]
+
+
+def record_inputs(inputs: Iterable[Input], before: Iterable[Stamp]) -> list[dict[str, Any]]:
+    """`record_input` of each, in their order. before: `file_stamps` when they were about to be read: what was changed since has
+    no hash, because it is not what was read."""
+    inputs = list(inputs)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return list(pool.map(record_input, inputs))
+        records = list(pool.map(record_input, inputs))
+    changed = {"size": None, "sha256": None, "reason": "was changed while it was read"}
+    return [
+        record if stamp == now or record["sha256"] is None else record | changed
+        for record, stamp, now in zip(records, before, file_stamps(inputs), strict=True)
+    ]
+
+
+def _stamp(item: Input) -> Stamp:
+    if item.kind == "hf" or is_url(item.source):
+        return None
+    try:
+        status = os.stat(item.source)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def record_input(item: Input) -> dict[str, Any]:

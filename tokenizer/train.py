@@ -18,7 +18,7 @@ from tokenizer.corpus import Faults, read_all, resolve_inputs
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
-from tokenizer.input_records import record_inputs
+from tokenizer.input_records import file_stamps, record_inputs
 from tokenizer.memory import check_memory, training_memory
 from tokenizer.options import TokenizerOptions, check_options
 from tokenizer.printable import printable
@@ -54,6 +54,7 @@ def _train(options: TokenizerOptions) -> dict:
     session = open_session()
     faults = Faults(options.on_error, private=options.private)
     inputs = resolve_inputs(options.input, faults=faults)
+    stamps = file_stamps(inputs)
     documents = read_all(inputs, text_field=options.text_field, faults=faults)
     print("Reading the corpus ...", flush=True)
     sample = draw_sample(
@@ -63,6 +64,8 @@ def _train(options: TokenizerOptions) -> dict:
         sample_size=options.input_sentence_size,
         seed=options.seed,
     )
+    print("Hashing the corpus ...", flush=True)  # before the training, after which the files may be others
+    recorded_inputs = record_inputs(inputs, stamps)
     needed = training_memory(sample.lines)
     memory = check_memory(needed, len(sample.lines), options.input_sentence_size)
     print(f"Training {options.vocab_size:,} pieces on {len(sample.lines):,} lines {memory} ...", flush=True)
@@ -88,7 +91,7 @@ def _train(options: TokenizerOptions) -> dict:
             "versions": {name: version(name) for name in ("sentencepiece", "tokenizers")},
         }
         write_json(folder / "manifest.json", manifest)
-        record = new_record("tokenizer", options.output.absolute(), session, options=shaping, inputs=record_inputs(inputs))
+        record = new_record("tokenizer", options.output.absolute(), session, options=shaping, inputs=recorded_inputs)
         close_session(record, 0, record_outputs(folder, FILE_NAMES))
         write_record(folder, record)
     if not options.private:
