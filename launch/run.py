@@ -42,7 +42,7 @@ from pretrain.config import (
 )
 from pretrain.report import START_VARIABLE
 from pretrain.run_lock import hold_lock
-from pretrain.sessions import recorded
+from pretrain.sessions import run_session
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
@@ -85,7 +85,9 @@ def launch(options: LaunchOptions) -> int:
         if place.starter == "pdsh":
             check_hosts(place, run_folder)
         restart = restart_of_job() if is_batch_script() else None
-        ended = recorded(run_folder, config, lambda: supervise(run_folder, place, config, restart), lambda ended: ended.code)
+        with run_session(run_folder, config, list(place.devices)) as outcome:
+            ended = supervise(run_folder, place, config, restart)
+            outcome["exit_code"] = ended.code
     if is_batch_script():
         requeue_if_useful(run_folder, ended)
     return ended.code

@@ -52,7 +52,7 @@ def run(run_folder: Path) -> int:
     keeps_record = own_rank() == 0 and not own_start()  # otherwise `albert launch` does
     try:
         if keeps_record:
-            begin_session(run_folder, load_config(run_folder / "config.yaml"))
+            begin_session(run_folder, load_config(run_folder / "config.yaml"), None)
         train(run_folder, watchdog)
     except Exception as error:
         error = as_user_error(error)

@@ -4,47 +4,56 @@ A session is one `albert launch`, its own restarts included, or one start of the
 killed has no end.
 """
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from data_prep.schema import MANIFEST_NAME
 from pretrain.config import RunConfig, to_plain
 from pretrain.report import newest_step
 from tokenizer.provenance import Record, close_session, exit_code_of, new_record, open_session, parent, read_record, write_record
 
-T = TypeVar("T")
 
+@contextmanager
+def run_session(run_folder: Path, config: RunConfig, hosts: list[str]) -> Iterator[Record]:
+    """The block is recorded as a session. It sets `exit_code` of what is yielded; an exception has its own.
 
-def recorded(run_folder: Path, config: RunConfig, run: Callable[[], T], code_of: Callable[[T], int]) -> T:
-    """What `run` returns; it is recorded as a session, with its exit code.
+    hosts: those that the processes run on.
 
     Raises:
         UserError: the record that is there is damaged.
         OSError: it cannot be written at the beginning; at the end that is only said.
     """
-    begin_session(run_folder, config)
+    begin_session(run_folder, config, hosts)
+    outcome: Record = {"exit_code": None}
     try:
-        ended = run()
+        yield outcome
     except BaseException as error:
-        end_session(run_folder, exit_code_of(error))
+        outcome["exit_code"] = exit_code_of(error)
         raise
-    end_session(run_folder, code_of(ended))
-    return ended
+    finally:
+        end_session(run_folder, outcome["exit_code"])
 
 
-def begin_session(run_folder: Path, config: RunConfig) -> None:
+def begin_session(run_folder: Path, config: RunConfig, hosts: list[str] | None) -> None:
+    """hosts: None if they are not known."""
     before, step = read_record(run_folder), known_step(run_folder)
     parents = before["parents"] if before and step is not None else parents_of(config)  # what it began with is what counts
-    session = open_session() | {"from_step": step, "to_step": None}
-    write_record(run_folder, new_record("launch", run_folder, session, options=to_plain(config), parents=parents, before=before))
+    opened = open_session() | {"hosts": hosts, "from_step": step, "to_step": None}
+    if job := os.environ.get("SLURM_JOB_ID"):
+        opened["slurm_job"] = job
+    write_record(run_folder, new_record("launch", run_folder, opened, options=to_plain(config), parents=parents, before=before))
 
 
 def end_session(run_folder: Path, code: int) -> None:
     """A full disk takes nothing from the run's own outcome."""
     try:
         record = read_record(run_folder)  # again: the workers may have written to it
+        if record is None:
+            print(f"{run_folder}: provenance.json is gone, so this session is not recorded", file=sys.stderr)
+            return
         record["sessions"][-1]["to_step"] = known_step(run_folder)
         close_session(record, code)
         write_record(run_folder, record)

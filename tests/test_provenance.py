@@ -17,6 +17,8 @@ from runs import start, wait_for, workers
 
 from data_prep.prepare import prepare, shuffle_stage
 from data_prep.schema import read_manifest
+from pretrain.config import load_config
+from pretrain.sessions import run_session
 from tokenizer.files import sha256_of_files
 from tokenizer.input_records import record_input
 from tokenizer.inputs import resolve_inputs
@@ -181,6 +183,27 @@ def test_a_killed_launch_has_no_end_and_the_next_one_is_a_session_of_its_own(sma
     assert (killed["ended"], killed["exit_code"], killed["from_step"], killed["to_step"]) == (None, None, None, None)
     assert (next_one["exit_code"], next_one["to_step"]) == (0, 20)
     assert next_one["from_step"] >= 2
+
+
+def test_a_session_of_a_run_names_all_hosts_and_the_job(launch, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    launch(run, "--training.steps", 1, num_procs=1)
+    assert read(run)["sessions"][0]["hosts"] == ["localhost"]
+    assert "slurm_job" not in read(run)["sessions"][0]
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    config = load_config(run / "config.yaml")
+    with run_session(run, config, ["node1", "node2"]) as outcome:
+        outcome["exit_code"] = 3
+    with pytest.raises(KeyboardInterrupt), run_session(run, config, ["node1"]):
+        raise KeyboardInterrupt
+    _, stopped, interrupted = read(run)["sessions"]
+    assert (stopped["hosts"], stopped["slurm_job"], stopped["exit_code"]) == (["node1", "node2"], "4711", 3)
+    assert interrupted["exit_code"] == 130
+    with run_session(run, config, ["node1"]) as outcome:
+        outcome["exit_code"] = 0
+        (run / "provenance.json").rename(tmp_path / "moved")
+    assert capsys.readouterr().err == f"{run}: provenance.json is gone, so this session is not recorded\n"
+    assert not (run / "provenance.json").exists()
 
 
 def test_stops_and_failures_are_recorded_with_their_exit_codes(small_config, synthetic, launch, tmp_path):
