@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from tokenizer.files import sha256_of_files
 from tokenizer.input_records import record_input
 from tokenizer.inputs import resolve_inputs
 from tokenizer.printable import masked, masked_command
-from tokenizer.provenance import PACKAGES, as_text, code_revision, open_session, parent
+from tokenizer.provenance import PACKAGES, as_text, code_revision, open_session, parent, utc_now
 
 LONG = ("--training.steps", 5000, "--schedule.total_steps", 5000)
 
@@ -96,6 +98,8 @@ def test_outputs_are_those_on_the_disk(chain, name):
 
 
 def test_a_session_says_who_where_when_and_with_which_code(chain):
+    began = (chain / "more" / "a.txt").stat().st_mtime  # the last thing before the first verb
+    before = datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for name in ("tokenizer", "data", "run", "hf"):
         for session in read(chain / name)["sessions"]:
             assert session["command"][0].endswith("albert")
@@ -107,7 +111,7 @@ def test_a_session_says_who_where_when_and_with_which_code(chain):
             assert session["host"] == os.uname().nodename
             assert session["code"] == code_revision()
             assert session["lock_sha256"] == sha256(ROOT / "requirements.lock")
-            assert "2026-01-01T00:00:00Z" < session["started"] <= session["ended"]
+            assert before <= session["started"] <= session["ended"] <= utc_now()
             assert session["exit_code"] == 0
 
 
@@ -476,7 +480,7 @@ def test_the_code_is_told_by_commit_state_and_sources(checkout):
     assert clean["revision"] == git(checkout, "rev-parse", "HEAD")
     assert clean["clean"] is True
     assert clean["sources_sha256"] == code_revision(ROOT)["sources_sha256"]  # the same files elsewhere
-    assert clean["version"] == "0.1.0"
+    assert clean["version"] == version("albert-pretraining")
     with (checkout / "pretrain" / "train.py").open("a") as file:
         file.write("# changed\n")
     dirty = code_revision(checkout)
@@ -493,6 +497,14 @@ def test_the_code_is_told_by_commit_state_and_sources(checkout):
     assert code_revision(checkout)["sources_sha256"] != clean["sources_sha256"], "the name counts"
 
 
+@pytest.mark.parametrize("name", ["more.py", "ü.py", "two words.py", 'a "quote".py'])
+def test_an_untracked_source_shows_whatever_its_name_and_the_settings_of_git(checkout, name):
+    git(checkout, "config", "status.showUntrackedFiles", "no")
+    assert code_revision(checkout)["clean"] is True
+    (checkout / "pretrain" / name).write_text("")
+    assert code_revision(checkout)["clean"] is False
+
+
 def test_the_hash_of_the_sources_is_what_sha256sum_says(checkout):
     listed = "find tokenizer data_prep pretrain launch -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum"
     said = subprocess.run(["/bin/sh", "-c", listed], cwd=checkout, capture_output=True, text=True, check=True).stdout
@@ -504,7 +516,7 @@ def test_a_copy_inside_another_project_has_no_revision(checkout, monkeypatch, tm
     other = tmp_path / "other"
     shutil.copytree(checkout, other / "vendored", ignore=shutil.ignore_patterns(".git"))
     assert code_revision(other / "vendored") | {"sources_sha256": ""} == {
-        "version": "0.1.0", "revision": None, "clean": None, "sources_sha256": ""
+        "version": version("albert-pretraining"), "revision": None, "clean": None, "sources_sha256": ""
     }  # fmt: skip
     monkeypatch.delenv("GIT_DIR")
     git(other, "init", "-q")
