@@ -148,17 +148,19 @@ def as_text(record: Record) -> str:
 
 def _laid_out(value: Any, indent: str = "") -> str:
     """JSON; what fits into a line, and every list of plain values such as a command, is one line."""
-    line, deeper = json.dumps(value, ensure_ascii=False), indent + "  "
-    is_plain = isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value)
-    if is_plain or not isinstance(value, (dict, list)) or len(indent) + len(line) <= LINE_WIDTH:
-        return line
-    named = isinstance(value, dict)
+    if not isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    named, deeper = isinstance(value, dict), indent + "  "
     items = (
         [f"{json.dumps(name, ensure_ascii=False)}: {_laid_out(item, deeper)}" for name, item in value.items()]
         if named
         else [_laid_out(item, deeper) for item in value]
     )
     opening, closing = "{}" if named else "[]"
+    is_plain = not named and not any(isinstance(item, (dict, list)) for item in value)
+    width = len(indent) + sum(len(item) + 2 for item in items)
+    if is_plain or (width <= LINE_WIDTH and not any("\n" in item for item in items)):
+        return f"{opening}{', '.join(items)}{closing}"
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{closing}"
 
 
@@ -196,13 +198,15 @@ def git_state(root: Path) -> Record:
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or os.path.realpath(top) != os.path.realpath(root):  # a copy inside another project's checkout
         return unknown
-    revision, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    revision = _git(root, "rev-parse", "HEAD")
+    # NUL between the names, none of them quoted; untracked ones whatever the user's own settings hide.
+    changes = _git(root, "status", "--porcelain", "-z", "--untracked-files=normal")
     if changes is None:
         return {"revision": revision, "clean": None}
     ours = tuple(f"?? {name}/" for name in PACKAGES)  # files of the user's beside the packages change no code
     return {
         "revision": revision,
-        "clean": all(line.startswith("??") and not line.startswith(ours) for line in changes.splitlines()),
+        "clean": all(line.startswith("??") and not line.startswith(ours) for line in changes.split("\0") if line),
     }
 
 
