@@ -63,7 +63,7 @@ bench-prepare: .venv/installed
 	$(BIN)/python -m benchmarks.prepare --corpus $(or $(CORPUS),$(WORK)/corpora/english_pd.jsonl) --work $(WORK)/bench-prepare
 
 bench-train: .venv/installed
-	$(BIN)/python -m pip install --constraint requirements.lock --editable '.[transformers,bench]'
+	$(PIP_INSTALL) --editable '.[transformers,bench]'
 	$(if $(DATA),,test -d $(WORK)/bench-train/data || $(MAKE) $(WORK)/bench-train/data)
 	$(BIN)/python -m benchmarks.train --data $(or $(DATA),$(WORK)/bench-train/data) $(BENCH_ARGS)
 

@@ -78,7 +78,9 @@ def launch(options: LaunchOptions) -> int:
         write_text(run_folder / "config.yaml", config_text(config))
         print(describe_lr(config), flush=True)
         if submits:
-            submit(run_folder, job_of(options))
+            with run_session(run_folder, config, None) as outcome:
+                submit(run_folder, job_of(options))
+                outcome["exit_code"] = 0
             return 0
         for stale in (*map(run_folder.joinpath, ("DONE", "STOP", "state.json")), *run_folder.glob(f"{END_FILE}*")):
             stale.unlink(missing_ok=True)

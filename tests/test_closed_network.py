@@ -74,6 +74,7 @@ def test_no_verb_needs_a_network_or_asks_for_one(machine, tmp_path):
     machine.run(ALBERT, "inspect", data, "--html", tmp_path / "page.html")
     launch = (ALBERT, "launch", "--config", tmp_path / "run.yaml", "--data", data, "--output", run, "--num_procs", 2)
     machine.run(*launch, "--dry_run", "--gpu", "h100")
+    machine.run(ALBERT, "doctor", *launch[2:])
     machine.run(*launch)
     assert (run / "DONE").exists()
     assert list(run.glob("wandb/offline-run-*/*.wandb"))

@@ -216,6 +216,7 @@ class Work:
         steps = ("--training.steps", 2, "--checkpoint.every_n_steps", 1, "--model.max_position_embeddings", 64)
         where = ("--config", config, "--data", folder / "data", "--output", folder / "run", "--num_procs", 2)
         self.run("dry run", "launch", *where, *steps, "--dry_run")
+        self.run("doctor", "doctor", *where, *steps)
         self.run("launch", "launch", *where, *steps, "--logging.wandb", "offline")
         self.run("launch fails", "launch", *where, *steps, "--model.hidden_size", 17, code=2)
         self.run("export", "export", "--run", folder / "run", "--output", folder / "hf")

@@ -115,6 +115,7 @@ class Work:
         self.albert(*self.prepare("--output", self.data, "--workers", 2))
         self.albert("inspect", self.data, "--html", self.place / f"{EVIL}.html")
         self.albert(*self.launch("--dry_run"))
+        self.albert("doctor", *self.launch()[1:])
         self.albert(*self.launch())
         self.albert("export", "--run", self.run_folder, "--output", self.export)
         self.albert("export", "--run", self.run_folder, "--output", self.export, "--checkpoint", "$(touch was_run)", code=2)

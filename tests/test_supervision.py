@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,15 +26,24 @@ def kill_rank(process: subprocess.Popen) -> None:
     rank(process, 1).kill()
 
 
+def node_launchers(process: subprocess.Popen) -> list[psutil.Process]:
+    """DeepSpeed's, not the git that is asked for the revision."""
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.Error):
+            found += [child] * ("deepspeed.launcher.launch" in child.cmdline())
+    return found
+
+
 def kill_node_launcher(process: subprocess.Popen) -> None:
-    psutil.Process(process.pid).children()[0].kill()
+    node_launchers(process)[0].kill()
 
 
 def test_a_start_that_comes_to_nothing_is_found_and_tried_again(undisturbed, small_config, synthetic, tmp_path):
     """DeepSpeed's launcher stands still before it has started a worker."""
     process = start(small_config, synthetic, tmp_path / "run", *SUPERVISED)
-    wait_for(lambda: bool(psutil.Process(process.pid).children()), process)
-    psutil.Process(process.pid).children()[0].suspend()
+    wait_for(lambda: bool(node_launchers(process)), process)
+    node_launchers(process)[0].suspend()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "rank 0 did not start within 30 s\nrestart 1 in 5 s" in output

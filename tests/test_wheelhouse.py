@@ -89,7 +89,9 @@ def test_what_is_no_wheelhouse_is_refused(tmp_path, content):
 def test_make_stops_before_it_makes_an_environment(wheelhouse, tmp_path):
     (wheelhouse / "one-1.0-py3-none-any.whl").unlink()
     there = tmp_path / "checkout"
-    shutil.copytree(ROOT, there, ignore=shutil.ignore_patterns(".venv", ".git", "work", "tests", "wheelhouse", "benchmarks"))
+    made_meanwhile = ("__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
+    left_out = (".venv", ".git", "work", "tests", "wheelhouse", "benchmarks", *made_meanwhile)
+    shutil.copytree(ROOT, there, ignore=shutil.ignore_patterns(*left_out))
     command = ["make", f"PYTHON={sys.executable}", ".venv/installed-test", f"WHEELHOUSE={wheelhouse}".replace("$", "$$")]
     finished = subprocess.run(command, cwd=there, capture_output=True, text=True)
     assert finished.returncode == 2

@@ -10,7 +10,9 @@ JOINERS = "\u200c\u200d"
 MOST_NAMES, MOST_CHARACTERS = 20, 200
 """Of a list of names in a message: a name may be as long as its file."""
 
-SECRET_NAME = re.compile(r"key|token(?!iz)|secret|passw|pwd|credential|signature|(?<![a-z])sig(?![a-z])", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"key|token(?!iz)|secret|passw|passphrase|pwd|credential|bearer|auth(?!or)|signature|(?<![a-z])sig(?![a-z])", re.IGNORECASE
+)
 """To be searched for in the name of a variable, an option or a parameter: its value may be a secret."""
 
 _NAME = rf"(?=[\w.-]*?(?:{SECRET_NAME.pattern}))[\w.-]++"
