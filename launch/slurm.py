@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.hosts import Place
-from launch.workers import EXIT_CRASH, EXIT_PREEMPTED, Ended, newest_step, tell
-from pretrain.report import Restart
+from launch.workers import EXIT_CRASH, EXIT_PREEMPTED, Ended, tell
+from pretrain.report import Restart, newest_step
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
 
@@ -170,9 +170,10 @@ def restart_of_job() -> Restart | None:
 
 
 def stopped_while_waiting(run_folder: Path) -> bool:
-    """Whether RUN/STOP was made since Slurm requeued this job; it is removed."""
+    """Whether someone made RUN/STOP since Slurm requeued this job; it is removed. One with words in it is of a start that was
+    killed before it could stop."""
     stop = run_folder / "STOP"
-    if not is_batch_script() or restart_of_job() is None or not stop.exists():
+    if not is_batch_script() or restart_of_job() is None or not stop.exists() or stop.stat().st_size:
         return False
     stop.unlink()
     return True

@@ -193,7 +193,7 @@ class Control:
                 self.child.end()  # waits for nothing
             return
         try:
-            self.stop_file.touch()
+            self.stop_file.write_text("asked to by a signal\n", encoding="utf-8")
         except OSError:  # a disk that takes no file: the node launcher passes SIGTERM on, one worker after another
             if self.child is not None:
                 self.child.process.terminate()

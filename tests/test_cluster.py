@@ -11,7 +11,7 @@ from conftest import ALBERT
 from runs import LONG, assert_same_run, figures, records
 
 from launch.hosts import read_hostfile
-from launch.workers import newest_step
+from pretrain.report import newest_step
 from tokenizer.errors import UserError
 
 needs_nodes = pytest.mark.skipif(cluster.missing() is not None, reason=str(cluster.missing()))

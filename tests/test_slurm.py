@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -17,8 +18,9 @@ from runs import LONG, assert_same_run, figures, records
 
 from launch.commands import plan_start
 from launch.hosts import Place
-from launch.slurm import Job, job_faults, script_text
-from launch.workers import newest_step
+from launch.slurm import Job, job_faults, script_text, stopped_while_waiting
+from launch.workers import forwarded_signals
+from pretrain.report import newest_step
 
 needs_slurm = pytest.mark.skipif(slurm_cluster.missing() is not None, reason=str(slurm_cluster.missing()))
 SUPERVISED = ("--supervision.max_restarts", 2, "--supervision.watchdog_seconds", 8, "--checkpoint.every_n_steps", 1)
@@ -268,6 +270,19 @@ def test_sbatch_takes_each_option_as_it_was_given(slurm, tmp_path):
         shown = slurm.run("scontrol", "show", "job", number)
         slurm.run("scancel", number)
         assert f"Comment={comment}" in shown
+
+
+def test_what_asked_a_killed_start_to_stop_does_not_stop_the_next_one_and_what_a_user_asked_does(monkeypatch, tmp_path):
+    variables = {"SLURM_JOB_ID": "7", "SLURM_TASK_PID": str(os.getpid()), "SLURM_RESTART_COUNT": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not stopped_while_waiting(tmp_path)
+    with forwarded_signals(tmp_path / "STOP"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not stopped_while_waiting(tmp_path)
+    (tmp_path / "STOP").touch()
+    assert stopped_while_waiting(tmp_path)
+    assert not (tmp_path / "STOP").exists()
 
 
 def test_in_a_container_a_node_has_the_folders_of_the_run_and_its_own_libraries(monkeypatch):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from runs import assert_same_run, records, start, wait_for, workers
 
-from launch.workers import newest_step
+from pretrain.report import newest_step
 
 FAULTS = str(Path(__file__).parent / "faults")
 SUPERVISED = ("--supervision.max_restarts", 2, "--supervision.watchdog_seconds", 4, "--checkpoint.every_n_steps", 2)
