@@ -37,7 +37,7 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 test-cluster: .venv/installed-test
-	$(BIN)/python -m pytest -rs tests/test_supervision.py tests/test_cluster.py tests/test_slurm.py tests/test_doctor.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -rs tests/test_supervision.py tests/test_cluster.py tests/test_slurm.py tests/test_doctor.py $(PYTEST_ARGS)
 
 # A namespace with the loopback interface alone, down; training needs it up.
 ALONE = unshare $(if $(filter 0,$(shell id -u)),--net,--map-root-user --net) sh -c 'ip link set lo up && exec "$$@"' sh

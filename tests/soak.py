@@ -98,7 +98,7 @@ def disturbed_run(
         time.sleep(generator.uniform(0, 2))
         fault = generator.choice(list(FAULTS))
         FAULTS[fault](process, generator)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)  # workers that outlive `albert launch` hold the pipe
         wait_for_workers(run_folder)
         if process.returncode == 0:  # it was faster than the fault
             break
