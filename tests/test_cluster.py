@@ -184,6 +184,24 @@ def test_a_network_that_is_cut_for_longer_is_found_and_the_run_goes_on_once_it_i
 
 
 @needs_nodes
+def test_a_network_that_stays_cut_ends_the_run_on_both_nodes_and_the_same_command_goes_on(nodes, begin, long_undisturbed, tmp_path):
+    process = begin(tmp_path / "run", *LONG, "--supervision.max_restarts", 1)
+    wait_for_step(tmp_path / "run", process, 22)
+    nodes.cut()
+    cut_at = time.monotonic()
+    try:
+        output = end(process, 1, 120)
+        print(f"network cut for good: code 1 after {time.monotonic() - cut_at:.1f} s")
+        assert_nothing_left(nodes)
+    finally:
+        nodes.join()
+    assert "no sign of life" in output
+    assert "not every host can be reached" in output
+    end(begin(tmp_path / "run", *LONG), 0, 120)
+    assert_same_run(tmp_path / "run", long_undisturbed, step=60)
+
+
+@needs_nodes
 def test_a_node_that_is_gone_ends_the_run_with_code_1_and_the_same_command_goes_on(nodes, begin, long_undisturbed, tmp_path):
     process = begin(tmp_path / "run", *LONG, "--supervision.max_restarts", 1)
     wait_for_step(tmp_path / "run", process, 22)
