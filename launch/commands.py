@@ -77,7 +77,7 @@ def step_command(run_folder: Path, place: Place, start: str) -> list[str]:
     return [*step, "apptainer", "exec", "--nv", *binds, image, *agent]
 
 
-def runner_command(run_folder: Path, place: Place, master_port: int) -> list[str]:
+def runner_command(run_folder: Path, place: Place, master_port: int | str) -> list[str]:
     """DeepSpeed's runner, for its launchers other than pdsh."""
     command = [sys.executable, "-P", "-m", "deepspeed.launcher.runner", f"--hostfile={run_folder / HOSTFILE}", "--force_multi"]
     command += [f"--launcher={place.starter}", f"--master_addr={place.master_addr}", f"--master_port={master_port}"]

@@ -18,6 +18,7 @@ from pretrain.memory import FP32, MemoryEstimate, count_parameters, estimate_mem
 from pretrain.micro_batch import CPU_SHARE, GPU_SHARE
 from pretrain.phases import find_predecessor
 from tokenizer.errors import UserError
+from tokenizer.files import nearest_folder
 from tokenizer.memory import free_memory
 
 ASSUMED_MFU = 0.4
@@ -199,7 +200,7 @@ def warnings(cast: Forecast, machine: Machine, disk: float, run_folder: Path | N
             "take a smaller model."
         )
     if run_folder is not None:
-        there = next(path for path in (run_folder, *run_folder.parents) if path.is_dir())
+        there = nearest_folder(run_folder)
         free = shutil.disk_usage(there).free
         if free < disk:
             found.append(

@@ -25,6 +25,7 @@ import psutil
 
 from launch.host_pairs import GRACE_SECONDS, Meeting, brief, try_pairs
 from launch.messages import say
+from tokenizer.files import nearest_folder
 from tokenizer.provenance import code_revision
 
 HERE_FILE = "here"
@@ -141,7 +142,7 @@ def package_version(name: str) -> str | None:
 
 def free_disk(path: Path) -> dict[str, Any]:
     """Bytes that are free where `path` is or would be made."""
-    there = next(each for each in (path, *path.parents) if each.is_dir())
+    there = nearest_folder(path)
     return {"folder": str(there), "free": shutil.disk_usage(there).free}
 
 

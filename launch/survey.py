@@ -26,6 +26,7 @@ from launch.messages import MARK, Reader
 from launch.slurm import in_job
 from launch.verdicts import Host
 from launch.workers import descendants, end_group
+from tokenizer.files import nearest_folder
 from tokenizer.printable import printable
 
 NOT_FOR_THIS = ("HF_", "WANDB_", "DS_")
@@ -82,8 +83,7 @@ def shared_folder(run_folder: Path, token: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    there = Path(os.path.realpath(run_folder))
-    folder = next(path for path in (there, *there.parents) if path.is_dir()) / f".albert-doctor-{secrets.token_hex(4)}"
+    folder = nearest_folder(Path(os.path.realpath(run_folder))) / f".albert-doctor-{secrets.token_hex(4)}"
     try:
         folder.mkdir(mode=0o700)
         (folder / HERE_FILE).write_text(token)

@@ -17,10 +17,10 @@ from tokenizer.provenance import Record, close_session, exit_code_of, new_record
 
 
 @contextmanager
-def run_session(run_folder: Path, config: RunConfig, hosts: list[str]) -> Iterator[Record]:
+def run_session(run_folder: Path, config: RunConfig, hosts: list[str] | None) -> Iterator[Record]:
     """The block is recorded as a session. It sets `exit_code` of what is yielded; an exception has its own.
 
-    hosts: those that the processes run on.
+    hosts: those that the processes run on; None if they are not known.
 
     Raises:
         UserError: the record that is there is damaged.

@@ -61,7 +61,24 @@ class Node:
         return ["nsenter", "-t", str(self.init().pid), "-n", "-u", "-i", "-p", "-m", "--"]
 
 
-class Cluster:
+class Pair:
+    """Two machines, and the network between them."""
+
+    a: Node
+    b: Node
+
+    def cut(self) -> None:
+        """No packet passes from one to the other any more, and nobody is told."""
+        for node, other in ((self.a, self.b), (self.b, self.a)):
+            where = ("to", other.address, "lladdr", NOWHERE, "nud", "permanent", "dev", "eth0")
+            call("ip", "-n", node.name, "neigh", "replace", *where)
+
+    def join(self) -> None:
+        for node, other in ((self.a, self.b), (self.b, self.a)):
+            call("ip", "-n", node.name, "neigh", "del", other.address, "dev", "eth0")
+
+
+class Cluster(Pair):
     """Nodes A and B, and what to use them with."""
 
     def __init__(self, folder: Path):
@@ -126,16 +143,6 @@ class Cluster:
             stderr=subprocess.STDOUT,
             text=True,
         )
-
-    def cut(self) -> None:
-        """No packet arrives any more, and nobody is told."""
-        for node, other in ((self.a, self.b), (self.b, self.a)):
-            where = ("to", other.address, "lladdr", NOWHERE, "nud", "permanent", "dev", "eth0")
-            call("ip", "-n", node.name, "neigh", "replace", *where)
-
-    def join(self) -> None:
-        for node, other in ((self.a, self.b), (self.b, self.a)):
-            call("ip", "-n", node.name, "neigh", "del", other.address, "dev", "eth0")
 
     def power_off(self, node: Node) -> None:
         """All its processes end, and it says good-bye to nobody."""

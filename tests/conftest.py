@@ -92,6 +92,15 @@ def launch(albert, small_config, synthetic):
     return run
 
 
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """Two machines (tests/cluster.py)."""
+    from cluster import Cluster
+
+    with Cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def undisturbed(launch, tmp_path_factory) -> Path:
     """A run of 10 steps in one go: 2 ranks, 2 micro-batches each, dropout 0.1, an epoch's end inside step 6."""

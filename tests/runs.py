@@ -77,6 +77,16 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: 
         time.sleep(0.002)
 
 
+def kill_with_workers(process: subprocess.Popen) -> None:
+    """SIGKILL to `albert launch`, then to its workers, which outlive it."""
+    victims = workers(process)
+    process.kill()
+    process.wait()
+    for victim in victims:
+        victim.kill()
+        victim.wait()
+
+
 def workers(process: subprocess.Popen) -> list[psutil.Process]:
     """The training processes under an `albert launch`."""
     return [

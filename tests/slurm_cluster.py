@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from cluster import NOWHERE, Node, call
+from cluster import Node, Pair, call
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2", "util-linux")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "munged", "ip", "unshare", "nsenter")
@@ -26,8 +26,8 @@ def missing() -> str | None:
     return f"{', '.join(absent)} not found: apt-get install {' '.join(PACKAGES)}" if absent else None
 
 
-class Slurm:
-    """The head and nodes A and B; jobs, and what happens to them."""
+class Slurm(Pair):
+    """The head and nodes A and B; jobs, and what happens to them. The head reaches both nodes also when they are cut."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -182,16 +182,6 @@ class Slurm:
 
     def power_on(self, node: Node) -> None:
         self.boot_node(node)
-
-    def cut(self) -> None:
-        """Nothing passes between the nodes any more; the head still reaches both."""
-        for node, other in ((self.a, self.b), (self.b, self.a)):
-            where = ("to", other.address, "lladdr", NOWHERE, "nud", "permanent", "dev", "eth0")
-            call("ip", "-n", node.name, "neigh", "replace", *where)
-
-    def join(self) -> None:
-        for node, other in ((self.a, self.b), (self.b, self.a)):
-            call("ip", "-n", node.name, "neigh", "del", other.address, "dev", "eth0")
 
     def __exit__(self, *_: object) -> None:
         for machine in reversed(self.machines):

@@ -19,12 +19,6 @@ FAULTS = str(Path(__file__).parent / "faults")
 SUPERVISED = ("--supervision.max_restarts", 2, "--supervision.watchdog_seconds", 8, "--checkpoint.every_n_steps", 1)
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    with cluster.Cluster(tmp_path_factory.mktemp("cluster")) as made:
-        yield made
-
-
 @pytest.fixture
 def begin(nodes, small_config, synthetic):
     """Start a run on both nodes; whatever is left of it at the end of the test is ended."""

@@ -240,12 +240,6 @@ def test_network_cards_are_compared_with_the_variables(gloo, nccl, route, own_ad
 # --- two machines
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    with cluster.Cluster(tmp_path_factory.mktemp("cluster")) as made:
-        yield made
-
-
 @pytest.fixture
 def doctor(nodes, where, monkeypatch):
     """`albert doctor` on node A, of both; the exit code must be `code`, and nothing may be left on either."""

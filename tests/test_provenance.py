@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from prepared import BUNDLED, GOLDEN, hashes, options
-from runs import start, wait_for, workers
+from runs import kill_with_workers, start, wait_for
 
 from data_prep.prepare import prepare, shuffle_stage
 from data_prep.schema import read_manifest
@@ -176,12 +176,7 @@ def test_a_killed_launch_has_no_end_and_the_next_one_is_a_session_of_its_own(sma
     run = tmp_path / "run"
     process = start(small_config, synthetic, run, "--checkpoint.every_n_steps", 1, num_procs=1)
     wait_for((run / "checkpoints" / "step-2").is_dir, process)
-    victims = workers(process)
-    process.kill()
-    process.wait()
-    for victim in victims:
-        victim.kill()
-        victim.wait()
+    kill_with_workers(process)
     launch(run, "--training.steps", 20, "--checkpoint.every_n_steps", 1, num_procs=1)
     killed, next_one = read(run)["sessions"]
     assert (killed["ended"], killed["exit_code"], killed["from_step"], killed["to_step"]) == (None, None, None, None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runs import records, start, wait_for, workers
+from runs import kill_with_workers, records, start, wait_for, workers
 
 from data_prep.schema import manifest_sha256
 from tokenizer.provenance import code_revision
@@ -109,12 +109,7 @@ def test_a_restart_before_the_first_checkpoint_keeps_the_id(small_config, synthe
     old = workers(process)
     old[0].kill()
     wait_for(lambda: len(offline_runs(run)) == 2 and has_stepped() and workers(process) not in ([], old), process)
-    victims = workers(process)
-    process.kill()
-    process.wait()
-    for victim in victims:
-        victim.kill()
-        victim.wait()
+    kill_with_workers(process)
     assert not any((run / "checkpoints").glob("step-*"))
     launch(run, *options, num_procs=1)
     folders = offline_runs(run)

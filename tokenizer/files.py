@@ -115,6 +115,11 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def nearest_folder(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(each for each in (path, *path.parents) if each.is_dir())
+
+
 def sha256_of_files(*paths: Path) -> str:
     """Hex SHA-256 over the bytes of the files, in the order given."""
     digest = hashlib.sha256()

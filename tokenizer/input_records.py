@@ -95,7 +95,7 @@ def record_dataset(source: str) -> dict[str, Any]:
         return {"path": source, "size": None, "sha256": None, "reason": f"cannot be loaded ({type(error.__cause__).__name__})"}
     fetched = dataset.info.download_checksums or {}
     revisions = {found[1] for url in fetched if (found := re.search(r"@([0-9a-f]{40})/", url))}
-    files = record_files(entry["filename"] for entry in dataset.cache_files)
+    files = [record_file(entry["filename"]) for entry in dataset.cache_files]
     return {
         "path": source,
         "size": sum(entry["size"] or 0 for entry in files),
@@ -106,7 +106,3 @@ def record_dataset(source: str) -> dict[str, Any]:
         "revision": ", ".join(sorted(revisions)) or None,
         "files": files,
     }
-
-
-def record_files(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    return [record_file(path) for path in paths]
