@@ -19,7 +19,6 @@ from data_prep.schema import piece_type
 from tokenizer.corpus import Faults, Input, Range, resolve_inputs, split_inputs
 from tokenizer.errors import UserError
 from tokenizer.files import check_format_version, sha256_of_files
-from tokenizer.privacy import is_private_tokenizer
 from tokenizer.storage import is_url, size_and_mark
 
 PLAN_NAME = "plan.json"
@@ -80,7 +79,6 @@ def make_plan(options: PrepareOptions, tokenizer_sha256: str, vocab_size: int) -
     Raises:
         UserError: an input is missing or cannot be read.
     """
-    options = dataclasses.replace(options, private=options.private or is_private_tokenizer(options.tokenizer))
     faults = Faults(options.on_error, private=options.private)
     inputs = [item._replace(source=absolute(item.source)) for item in resolve_inputs(options.input, faults=faults)]
     task_size = options.task_size

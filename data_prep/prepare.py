@@ -64,8 +64,9 @@ def prepare(options: PrepareOptions) -> dict:
     """
     try:
         options.check()
-        private = options.private or (options.tokenizer is not None and is_private_tokenizer(options.tokenizer))
-        with words_withheld(private):  # of a plan's tasks, each does it
+        if options.tokenizer is not None:
+            options = dataclasses.replace(options, private=options.private or is_private_tokenizer(options.tokenizer))
+        with words_withheld(options.private):  # of a plan's tasks, each does it
             return run_part(options) if options.plan else run_whole(options)
     except OSError as error:  # our own files are written with messages of their own; this is the rest
         place = error.filename or options.output or options.plan

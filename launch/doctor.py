@@ -18,6 +18,7 @@ from data_prep.schema import Manifest, manifest_sha256, read_manifest
 from launch.config_verdicts import config_rows, data_rows, disk_row
 from launch.host_facts import Plan, own_facts
 from launch.hosts import Place, pdsh_faults, read_hostfile
+from launch.options import shared_faults
 from launch.run import split_override
 from launch.slurm import sbatch_faults
 from launch.survey import Survey, ask, local_command, shared_folder, srun_command, ssh_command
@@ -107,17 +108,9 @@ def doctor(options: DoctorOptions) -> int:
 
 def check_options(options: DoctorOptions) -> None:
     """Raise one UserError with a line for each fault of the options."""
-    faults = []
-    for name in ("num_procs", "num_nodes", "timeout"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < float("inf"):
-            faults.append(f"--{name}: must be above 0, found {value}")
+    faults = shared_faults(options, ("num_procs", "num_nodes", "timeout"))
     if options.hostfile is not None and options.slurm:
         faults.append("--hostfile and --slurm: two ways to the same hosts; give one of them")
-    if options.hostfile is not None and options.num_procs is not None:
-        faults.append("--num_procs: the slots of --hostfile say how many; give one of them")
-    if options.master_addr is not None and options.hostfile is None:
-        faults.append("--master_addr: goes with --hostfile alone")
     faults += [
         f"--{name}: goes with --slurm alone" for name in ("num_nodes", "sbatch") if getattr(options, name) and not options.slurm
     ]

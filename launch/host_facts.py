@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from launch.host_pairs import GRACE_SECONDS, Meeting, brief, try_pairs
+from launch.hosts import slurm_hosts
 from launch.messages import say
 from tokenizer.files import nearest_folder
 from tokenizer.provenance import code_revision
@@ -72,7 +73,8 @@ def main(arguments: list[str]) -> None:
     tell("hello", {"name": name})
     if not plan.first:
         try:
-            nodes = slurm_nodes()
+            # of this step, in the order of its tasks
+            nodes = slurm_hosts(os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_JOB_NODELIST"])
         except (OSError, subprocess.SubprocessError) as error:
             tell("joined", {"address": "scontrol show hostnames", "fault": brief(error)})
             nodes = [name]
@@ -103,12 +105,6 @@ def end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def slurm_nodes() -> list[str]:
-    """Names of the nodes of this step, in the order of its tasks."""
-    command = ["scontrol", "show", "hostnames", os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_JOB_NODELIST"]]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def fact(find: Callable[[], Any]) -> dict[str, Any]:

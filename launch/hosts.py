@@ -89,6 +89,15 @@ def device_numbers(num_procs: int, device: str, visible: str | None) -> tuple[li
     return [int(number) for number in numbers[:num_procs]], []
 
 
+def slurm_hosts(nodes: str) -> list[str]:
+    """Names from Slurm's short form, such as n[1-4], in order.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: scontrol is not here, or does not know them.
+    """
+    return subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True).stdout.split()
+
+
 def read_hostfile(path: Path) -> dict[str, list[int]]:
     """DeepSpeed's format: `HOST slots=N` a line, `#` begins a comment. Device numbers by host, in order.
 

@@ -2,9 +2,10 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from launch.hosts import Launcher
 from launch.slurm import Job, job_faults
@@ -63,22 +64,14 @@ class LaunchOptions:
 
 def option_faults(options: LaunchOptions) -> list[str]:
     """What is wrong with the options themselves; a line each."""
-    faults = []
+    faults = shared_faults(options, ("num_procs", "num_gpus", "num_nodes", "price_per_hour", "mfu"))
     if options.output is None and not options.dry_run:
         faults.append("--output: is missing; give a run folder")
-    for name in ("num_procs", "num_gpus", "num_nodes", "price_per_hour", "mfu"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < math.inf:
-            faults.append(f"--{name}: must be above 0, found {value}")
     if options.mfu is not None and options.mfu > 1:
         faults.append(f"--mfu: must be at most 1, found {options.mfu}")
     given = [name for name in ("gpu", "num_gpus", "price_per_hour", "mfu") if getattr(options, name) is not None]
     if given and not options.dry_run:
         faults.append(f"--{', --'.join(given)}: go with --dry_run alone")
-    if options.hostfile is not None and options.num_procs is not None:
-        faults.append("--num_procs: the slots of --hostfile say how many; give one of them")
-    if options.master_addr is not None and options.hostfile is None:
-        faults.append("--master_addr: goes with --hostfile alone")
     if options.hostfile is not None and options.slurm:
         faults.append("--slurm: gives the nodes itself; leave --hostfile out")
     if options.launcher_args is not None and options.launcher == "pdsh":
@@ -95,6 +88,20 @@ def option_faults(options: LaunchOptions) -> list[str]:
     faults += job_faults(job_of(options))
     if options.num_gpus is not None and options.num_procs is not None:
         faults.append("--num_gpus: stands for --num_procs in a dry run; give one of them")
+    return faults
+
+
+def shared_faults(options: Any, numbers: Iterable[str]) -> list[str]:
+    """Of those that `albert doctor` has, too. numbers: names of options that must be above 0."""
+    faults = []
+    for name in numbers:
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            faults.append(f"--{name}: must be above 0, found {value}")
+    if options.hostfile is not None and options.num_procs is not None:
+        faults.append("--num_procs: the slots of --hostfile say how many; give one of them")
+    if options.master_addr is not None and options.hostfile is None:
+        faults.append("--master_addr: goes with --hostfile alone")
     return faults
 
 

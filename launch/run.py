@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,9 @@ from pretrain.sessions import run_session
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, write_text
 
-LOCKS = {".lock", ".launch.lock"}
+LAUNCH_LOCK = ".launch.lock"
+BEGUN = r"\.lock|\.launch\.lock|\.config\.yaml\.tmp-.*"
+"""What a first start that ended early may leave, and nothing else."""
 
 
 def launch(options: LaunchOptions) -> int:
@@ -101,12 +104,21 @@ def make_run_folder(run_folder: Path, permissions: str) -> None:
     Raises:
         UserError: something else is there.
     """
-    names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else {""}
-    if "config.yaml" not in names and not names <= LOCKS:  # locks alone are left by a first start that ended early
-        check_output_folder(run_folder, marker="config.yaml", what="run")
-    if not run_folder.is_dir():
+    try:
+        refuse_something_else(run_folder)
+    except UserError:
+        if not (run_folder / LAUNCH_LOCK).exists():  # of another start at this moment, maybe: alone_in tells
+            raise
+    with suppress(FileExistsError):
         run_folder.mkdir(mode=0o700)
         run_folder.chmod(run_folder.stat().st_mode & stat.S_ISGID | int(permissions, 8))  # a folder of a group stays its own
+
+
+def refuse_something_else(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else set()
+    if "config.yaml" in names or names and all(re.fullmatch(BEGUN, name) for name in names):
+        return
+    check_output_folder(run_folder, marker="config.yaml", what="run")
 
 
 @contextmanager
@@ -114,11 +126,12 @@ def alone_in(run_folder: Path) -> Iterator[None]:
     """Hold the lock of launches; a batch script waits for the locks of its start before, which the disk may not have given up yet.
 
     Raises:
-        UserError: another launch is at work, or the workers of one that was killed.
+        UserError: another launch is at work, or the workers of one that was killed; or this is no run folder.
     """
     if is_batch_script():
-        wait_for_lock(run_folder / ".launch.lock")
-    with hold_lock(run_folder / ".launch.lock"):
+        wait_for_lock(run_folder / LAUNCH_LOCK)
+    with hold_lock(run_folder / LAUNCH_LOCK):
+        refuse_something_else(run_folder)
         if is_batch_script():
             wait_for_lock(run_folder / ".lock")
         hold_lock(run_folder / ".lock").close()

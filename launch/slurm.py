@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.hosts import Place
+from launch.hosts import Place, slurm_hosts
 from launch.workers import EXIT_CRASH, EXIT_PREEMPTED, Ended, tell
 from pretrain.report import Restart, newest_step
 from tokenizer.errors import UserError
@@ -149,9 +149,13 @@ def allocation(num_procs: int | None, container: str | None, mounts: tuple[Path,
         UserError: scontrol does not know them.
     """
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
-    shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True)
-    if shown.returncode or not (hosts := shown.stdout.split()):
-        raise UserError(f"scontrol show hostnames {nodes}: {shown.stderr.strip() or 'names no node'}.")
+    hosts, said = [], ""
+    try:
+        hosts = slurm_hosts(nodes)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip()
+    if not hosts:
+        raise UserError(f"scontrol show hostnames {nodes}: {said or 'names no node'}.")
     num_procs = num_procs or int(os.environ.get("SLURM_GPUS_ON_NODE", "1"))
     return Place(
         devices={host: list(range(num_procs)) for host in hosts},

@@ -28,6 +28,7 @@ from launch.verdicts import Host
 from launch.workers import descendants, end_group
 from tokenizer.files import nearest_folder
 from tokenizer.printable import printable
+from tokenizer.signals import handled
 
 NOT_FOR_THIS = ("HF_", "WANDB_", "DS_")
 """Of what `albert launch` carries to other hosts, what no check here needs, beside what DeepSpeed's environment file adds: the rest
@@ -89,7 +90,7 @@ def shared_folder(run_folder: Path, token: str) -> Iterator[Path]:
         (folder / HERE_FILE).write_text(token)
         yield folder
     finally:
-        with without_signals():
+        with handled((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN):  # nothing interrupts putting things back in order
             for _ in range(10):  # a host may be writing into it
                 shutil.rmtree(folder, ignore_errors=True)
                 if not folder.exists():
@@ -116,7 +117,7 @@ def ask(command: list[str], plan: Plan, *, waits_for_allocation: bool) -> Survey
     try:
         listen(lines, survey, plan, waits_for_allocation)
     finally:
-        with without_signals():
+        with handled((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN):
             end(process)
     if waits_for_allocation and survey.hosts:  # its tasks start together, who knows when
         survey.sent_at = min(host.clock[0][1] for host in survey.hosts.values())
@@ -193,14 +194,3 @@ def read_back(folder: Path, token: str, hosts: Sequence[Host]) -> dict[str, str]
                 faults[host.name] = f"what it wrote to {path.parent.parent} is not seen here"
             time.sleep(0.1)
     return faults
-
-
-@contextmanager
-def without_signals() -> Iterator[None]:
-    """Let nothing interrupt what puts things back in order."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,6 +23,7 @@ from pretrain.report import START_VARIABLE, Restart, newest_step, read_report, w
 from pretrain.run_lock import hold_lock
 from pretrain.watchdog import EXIT_HUNG
 from tokenizer.errors import UserError
+from tokenizer.signals import handled
 
 EXIT_CRASH, EXIT_PREEMPTED = 1, 3
 EXPLAINED = (2, EXIT_PREEMPTED, 4)
@@ -214,12 +215,10 @@ def forwarded_signals(stop_file: Path) -> Iterator[Control]:
     control = Control(stop_file)
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
     wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup` ignores SIGHUP
-    before = {number: signal.signal(number, control.on_signal) for number in wanted}
     try:
-        yield control
+        with handled(wanted, control.on_signal):
+            yield control
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         with suppress(OSError):
             stop_file.unlink(missing_ok=True)
 

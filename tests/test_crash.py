@@ -6,14 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 from runs import STEPS, assert_same_run, records, start, wait_for, workers
 
+from launch.run import alone_in, make_run_folder
 from pretrain.checkpoint import find_fault, list_checkpoints
+from tokenizer.errors import UserError
+from tokenizer.files import write_text
 
 EVERY_STEP = ("--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 20)
 
@@ -213,6 +218,31 @@ def test_two_launches_at_the_same_moment_are_one_run_and_one_refusal(undisturbed
     refused = outputs[[process.returncode for process in both].index(2)]
     assert "another run is at work here" in refused
     assert_same_run(run_folder, undisturbed)
+
+
+def begin(run_folder, ready):
+    """What `albert launch` does first; "begun", or why it was refused."""
+    ready.wait()
+    try:
+        make_run_folder(run_folder, "0700")
+        with alone_in(run_folder):
+            write_text(run_folder / "config.yaml", "seed: 0\n")
+        return "begun"
+    except UserError as error:
+        return str(error)
+
+
+def test_of_starts_in_a_new_folder_at_one_moment_each_is_begun_or_told_of_the_other(tmp_path):
+    refused = 0
+    with ThreadPoolExecutor(4) as pool:
+        for round_number in range(200):
+            run_folder, ready = tmp_path / f"run{round_number}", threading.Barrier(4)
+            outcomes = [pool.submit(begin, run_folder, ready) for _ in range(4)]
+            reasons = [reason for outcome in outcomes if (reason := outcome.result(timeout=60)) != "begun"]
+            assert len(reasons) < 4
+            assert all("another run is at work here" in reason for reason in reasons)
+            refused += len(reasons)
+    assert refused
 
 
 def test_data_that_changed_since_the_start_is_refused(launch, small_config, synthetic, albert, tmp_path):

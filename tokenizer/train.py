@@ -25,6 +25,7 @@ from tokenizer.printable import printable
 from tokenizer.privacy import words_withheld
 from tokenizer.provenance import PROVENANCE_NAME, close_session, new_record, open_session, record_outputs, write_record
 from tokenizer.sample import MAX_LINE_BYTES, draw_sample
+from tokenizer.signals import handled
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
 
 NUM_THREADS = 16
@@ -146,12 +147,8 @@ def ended_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM), signal.SIG_DFL):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _drain(lines: list[bytes]) -> Iterator[bytes]:
