@@ -1,6 +1,6 @@
 """Self-attention within each of many sequences that lie end to end.
 
-Shape suffixes as in pretrain/model.py.
+All N pieces are keys; R of them, maybe all, are queries. Shape suffixes as in pretrain/model.py.
 """
 
 from typing import Literal, NamedTuple
@@ -14,12 +14,14 @@ from pretrain.dropout import keyed_dropout, subkeys
 
 
 class Packing(NamedTuple):
-    """Where the B sequences of a micro-batch lie among its N pieces."""
+    """Where the B sequences of a micro-batch lie among its N pieces, or among R of them."""
 
     lengths: tuple[int, ...]
     """Pieces of each sequence."""
     starts_B1: Tensor
-    """int32 (B + 1): the place of each sequence's first piece, and N."""
+    """int32 (B + 1): the place of each sequence's first piece, and N or R."""
+    position_ids_N: Tensor
+    """int64, position of each piece in its sequence."""
 
 
 class AttentionDropout(NamedTuple):
@@ -30,17 +32,19 @@ class AttentionDropout(NamedTuple):
     """int32, a key for each sample at this layer."""
 
 
-def attend(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packing, dropout: AttentionDropout | None) -> Tensor:
-    """Softmax of the scaled products within each sequence, times the values: (N, H, K).
+def attend(
+    query_RHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, queries: Packing, keys: Packing, dropout: AttentionDropout | None
+) -> Tensor:
+    """Softmax of the scaled products within each sequence, times the values: (R, H, K).
 
     No kernel drops attention weights by key, so with dropout they are spelt out, for padded sequences.
     """
-    kernel = chosen_kernel(query_NHK.device, query_NHK.shape[-1], query_NHK.dtype, drops=dropout is not None)
+    kernel = chosen_kernel(query_RHK.device, query_RHK.shape[-1], query_RHK.dtype, drops=dropout is not None)
     if kernel == "packed":
-        return packed_attention(query_NHK, key_NHK, value_NHK, packing)
+        return packed_attention(query_RHK, key_NHK, value_NHK, queries, keys)
     if kernel == "by_sequence":
-        return attention_by_sequence(query_NHK, key_NHK, value_NHK, packing)
-    return padded_attention(query_NHK, key_NHK, value_NHK, packing, dropout)
+        return attention_by_sequence(query_RHK, key_NHK, value_NHK, queries, keys)
+    return padded_attention(query_RHK, key_NHK, value_NHK, queries, keys, dropout)
 
 
 def chosen_kernel(
@@ -60,43 +64,48 @@ def fits_packed_kernel(head_size: int, bytes_of_a_number: int) -> bool:
     return bytes_of_a_number == 2 and head_size % 8 == 0 and head_size <= 256
 
 
-def packed_attention(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packing) -> Tensor:
+def packed_attention(query_RHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, queries: Packing, keys: Packing) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn  # takes a while, and a GPU
 
-    longest = max(packing.lengths)
-    return varlen_attn(query_NHK, key_NHK, value_NHK, packing.starts_B1, packing.starts_B1, longest, longest)
+    longest = max(queries.lengths), max(keys.lengths)
+    return varlen_attn(query_RHK, key_NHK, value_NHK, queries.starts_B1, keys.starts_B1, *longest)
 
 
-def attention_by_sequence(query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packing) -> Tensor:
+def attention_by_sequence(query_RHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, queries: Packing, keys: Packing) -> Tensor:
     """A call of the kernel for each sequence: on a CPU a call costs nothing beside its work."""
-    splits = (x.transpose(0, 1)[None].split(packing.lengths, dim=2) for x in (query_NHK, key_NHK, value_NHK))
+    of = ((query_RHK, queries), (key_NHK, keys), (value_NHK, keys))
+    splits = (x.transpose(0, 1)[None].split(packing.lengths, dim=2) for x, packing in of)
     contexts = [F.scaled_dot_product_attention(*each) for each in zip(*splits, strict=True)]
     return torch.cat(contexts, dim=2)[0].transpose(0, 1)
 
 
 def padded_attention(
-    query_NHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, packing: Packing, dropout: AttentionDropout | None
+    query_RHK: Tensor, key_NHK: Tensor, value_NHK: Tensor, queries: Packing, keys: Packing, dropout: AttentionDropout | None
 ) -> Tensor:
-    """All sequences padded to the longest, the padding masked."""
-    query_BHTK, key_BHTK, value_BHTK = (
-        pad_sequence(x.split(packing.lengths), batch_first=True).transpose(1, 2) for x in (query_NHK, key_NHK, value_NHK)
+    """All sequences padded to the longest, the padding masked. T positions of queries, S of keys."""
+    query_BHTK, key_BHSK, value_BHSK = (
+        padded(x, packing).transpose(1, 2) for x, packing in ((query_RHK, queries), (key_NHK, keys), (value_NHK, keys))
     )
-    positions_T = torch.arange(query_BHTK.shape[2], device=query_NHK.device)
-    mask_B11T = (positions_T < packing.starts_B1.diff()[:, None])[:, None, None]
+    positions_S = torch.arange(key_BHSK.shape[2], device=key_NHK.device)
+    mask_B11S = (positions_S < keys.starts_B1.diff()[:, None])[:, None, None]
     if dropout is None:
-        context_BHTK = F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B11T)
+        context_BHTK = F.scaled_dot_product_attention(query_BHTK, key_BHSK, value_BHSK, attn_mask=mask_B11S)
     else:
-        scores_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * key_BHTK.shape[-1] ** -0.5
-        weights_BHTT = scores_BHTT.masked_fill(~mask_B11T, float("-inf")).softmax(-1)
-        context_BHTK = drop_weights(weights_BHTT, dropout) @ value_BHTK
-    rows = zip(context_BHTK.transpose(1, 2), packing.lengths, strict=True)
+        scores_BHTS = query_BHTK @ key_BHSK.transpose(-1, -2) * key_BHSK.shape[-1] ** -0.5
+        weights_BHTS = scores_BHTS.masked_fill(~mask_B11S, float("-inf")).softmax(-1)
+        context_BHTK = drop_weights(weights_BHTS, padded(queries.position_ids_N, queries), dropout) @ value_BHSK
+    rows = zip(context_BHTK.transpose(1, 2), queries.lengths, strict=True)
     return torch.cat([row_THK[:length] for row_THK, length in rows])
 
 
-def drop_weights(weights_BHTT: Tensor, dropout: AttentionDropout) -> Tensor:
+def padded(x: Tensor, packing: Packing) -> Tensor:
+    """(R, ...) -> (B, T, ...)."""
+    return pad_sequence(x.split(packing.lengths), batch_first=True)
+
+
+def drop_weights(weights_BHTS: Tensor, position_ids_BT: Tensor, dropout: AttentionDropout) -> Tensor:
     """Each head and each query position has masks of its own."""
-    _, heads, positions, _ = weights_BHTT.shape
-    device = weights_BHTT.device
-    keys_BH = subkeys(dropout.keys_B[:, None], torch.arange(heads, device=device))
-    keys_BHT = subkeys(keys_BH[..., None], torch.arange(positions, device=device))
-    return keyed_dropout(weights_BHTT, dropout.probability, keys_BHT)
+    heads_H = torch.arange(weights_BHTS.shape[1], device=weights_BHTS.device)
+    keys_BH = subkeys(dropout.keys_B[:, None], heads_H)
+    keys_BHT = subkeys(keys_BH[..., None], position_ids_BT[:, None])
+    return keyed_dropout(weights_BHTS, dropout.probability, keys_BHT)

@@ -129,20 +129,25 @@ def micro_batches(split: Split, rows: np.ndarray, micro_batch_size: int) -> Iter
 
 
 def collate(instances: list[Instance], dropout_keys_B: torch.Tensor | None = None) -> MicroBatch:
-    """Lay instances end to end; masked positions become places among all pieces."""
+    """Lay instances end to end."""
     ids, borders, labels, positions, masked = zip(*instances, strict=True)
     lengths, counts = (np.fromiter(map(len, arrays), np.int64) for arrays in (ids, positions))
     starts = np.concatenate(([0], lengths.cumsum()))
     position_ids = np.arange(starts[-1]) - starts[:-1].repeat(lengths)
     borders = np.array(borders, dtype=np.int64)
     segments = position_ids >= np.where(borders > 0, borders, lengths).repeat(lengths)  # border 0: a single segment
+    read_positions = np.insert(np.concatenate(positions).astype(np.int64), counts.cumsum() - counts, 0)  # the first piece of each
+    read_starts = np.concatenate(([0], (counts + 1).cumsum()))
     return MicroBatch(
         input_ids_N=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
         segment_ids_N=torch.from_numpy(segments.astype(np.int64)),
         position_ids_N=torch.from_numpy(position_ids),
         lengths=tuple(lengths.tolist()),
         starts_B1=torch.from_numpy(starts.astype(np.int32)),
-        mlm_index_M=torch.from_numpy(np.concatenate(positions) + starts[:-1].repeat(counts)),
+        read_index_R=torch.from_numpy(read_positions + starts[:-1].repeat(counts + 1)),
+        read_lengths=tuple((counts + 1).tolist()),
+        read_starts_B1=torch.from_numpy(read_starts.astype(np.int32)),
+        mlm_index_M=torch.from_numpy(np.delete(np.arange(read_starts[-1]), read_starts[:-1])),
         mlm_labels_M=torch.from_numpy(np.concatenate(masked).astype(np.int64)),
         sop_labels_B=torch.from_numpy(np.array(labels, dtype=np.int64)),
         dropout_keys_B=dropout_keys_B,

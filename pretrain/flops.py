@@ -1,8 +1,8 @@
 """Floating-point operations that a training step needs, and how much of what the machine can do they are (MFU).
 
-Counted are the matrix products that the loss needs: of real pieces alone, of the heads at masked positions and first pieces alone;
-forward once, backward twice. What is computed again under activation checkpointing is no gain and is not counted (Chowdhery et al.,
-PaLM, arXiv 2204.02311, appendix B).
+Counted are the matrix products that the loss needs: of real pieces alone; of the heads and of the last layer, keys and values
+apart, at masked positions and first pieces alone; forward once, backward twice. What is computed again under activation
+checkpointing is no gain and is not counted (Chowdhery et al., PaLM, arXiv 2204.02311, appendix B).
 """
 
 import re
@@ -41,14 +41,18 @@ GPUS = {
 
 
 def step_flops(config: ModelConfig, vocab_size: int, lengths: np.ndarray, num_masked: float) -> float:
-    """FLOPs of a step, forward and backward, over sequences of these lengths with `num_masked` masked pieces in all."""
+    """FLOPs of a step, forward and backward, over sequences of these lengths, `num_masked` masked pieces spread evenly."""
     pieces, squares = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
-    size, inner = config.hidden_size, config.intermediate_size
-    layer = pieces * (4 * size**2 + 2 * size * inner) + 2 * squares * size
-    encoder = pieces * config.embedding_size * size + config.num_hidden_layers * layer
+    size, inner, last = config.hidden_size, config.intermediate_size, config.num_hidden_layers - 1
+    read, read_pairs = num_masked + len(lengths), num_masked * squares / pieces + pieces
+    keys_and_values = pieces * 2 * size**2
+    others, attention = 2 * size**2 + 2 * size * inner, 2 * size  # a piece; a pair of query and key
+    layers = last * (keys_and_values + pieces * others + squares * attention)
+    last_layer = keys_and_values + read * others + read_pairs * attention
+    projection = pieces * config.embedding_size * size
     masked_head = num_masked * config.embedding_size * (size + vocab_size)
     order_head = len(lengths) * (size**2 + 2 * size)
-    return 6 * (encoder + masked_head + order_head)
+    return 6 * (projection + layers + last_layer + masked_head + order_head)
 
 
 def peak_flops(device: torch.device, dtype: str) -> float:

@@ -64,11 +64,14 @@ def estimate_memory(
     num_parameters = count_parameters(model, vocab_size)
     half = FP32 if config.precision.dtype == "fp32" else 2
     stream = FP32 if on_gpu else half  # autocast on CUDA has LayerNorm give fp32
-    kept = kept_by_layer(model, half=half, stream=stream, longest=longest, has_flash=has_flash)
+    read = MASKED_SHARE + 1 / longest
+    layer, last_layer = (
+        kept_by_layer(model, half=half, stream=stream, longest=longest, has_flash=has_flash, read=share) for share in (1.0, read)
+    )
     if config.training.activation_checkpointing:
-        kept_in_all = model.num_hidden_layers * model.hidden_size * stream + kept
+        kept_in_all = model.num_hidden_layers * model.hidden_size * stream + layer
     else:
-        kept_in_all = model.num_hidden_layers * kept
+        kept_in_all = (model.num_hidden_layers - 1) * layer + last_layer
     embedded = (2 * FP32 + half) * model.embedding_size
     masked = MASKED_SHARE * (model.hidden_size + 3 * model.embedding_size) * half
     cast_weights = half * blocks(model)
@@ -77,29 +80,30 @@ def estimate_memory(
     backward = pieces * (2 * model.intermediate_size * half + 3 * model.hidden_size * stream) + 2 * cast_weights
     return MemoryEstimate(
         state=FP32 * num_parameters * (5 if num_procs > 1 else 4),
-        activations=round(pieces * (kept_in_all + embedded + masked + model.hidden_size * stream)),
+        activations=round(pieces * (kept_in_all + embedded + masked + read * model.hidden_size * stream)),
         working=round(cast_weights + decoder * FP32 + max(head, backward)),
     )
 
 
-def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, has_flash: bool) -> int:
+def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, has_flash: bool, read: float = 1.0) -> float:
     """Bytes a piece that one layer keeps.
 
-    half: bytes of a number in matrix products; stream: between the blocks, where LayerNorm works.
+    half: bytes of a number in matrix products; stream: between the blocks, where LayerNorm works; read: share of the pieces that
+    the layer has an output for.
     """
     size, inner, heads = model.hidden_size, model.intermediate_size, model.num_attention_heads
-    inputs = 2 * size * half  # of query, key and value, and of the feed-forward block
+    keys = 3 * size * half  # the input, keys and values
+    queries = size * half if read == 1 else 2 * size * half  # and, gathered, their input
+    feed_forward = (size + 2 * inner) * half  # input, before and after GELU
     norms = 2 * size * stream + 4 * FP32  # inputs of both, means and deviations
     dropped = 2 * size if model.hidden_dropout else 0  # masks
-    feed_forward = 2 * inner * half  # before and after GELU
-    qkv = 3 * size * half
     if model.attention_dropout:
         attention = size * half + heads * longest * (2 * half + 1)  # weights before and after dropout, mask
     elif has_flash and fits_packed_kernel(size // heads, half):
         attention = size * half + heads * FP32  # context, log-sum-exp
     else:
         attention = 2 * size * half + heads * FP32  # context by sequence or padded, and joined
-    return inputs + norms + dropped + feed_forward + qkv + attention
+    return keys + read * (queries + feed_forward + norms + dropped + attention)
 
 
 def blocks(model: ModelConfig) -> int:

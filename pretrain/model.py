@@ -3,10 +3,12 @@
 Source: Lan et al., "ALBERT: A Lite BERT" (arXiv 1909.11942), sections 3.1 and 3.2, and google-research/albert `modeling.py`:
 factorised embeddings, layers that share weights, post-LayerNorm, tanh-approximate GELU, masked-LM and sentence-order heads.
 
-Sequences lie end to end, without padding: every matrix product is over real pieces alone.
+Sequences lie end to end, without padding: every matrix product is over real pieces alone. The heads read the first piece of each
+sequence and the masked ones, so the last layer has an output for those alone; the others are keys and values there.
 
-Shape suffixes: B sequences, N pieces of all of them, T positions of the longest, M masked pieces, V vocabulary, E embedding size,
-D hidden size, F intermediate (feed-forward) size, H heads, K size of one head.
+Shape suffixes: B sequences, N pieces of all of them, R pieces that a layer has an output for (all N; in the last layer those that
+the heads read), T positions of the longest, M masked pieces, V vocabulary, E embedding size, D hidden size, F intermediate
+(feed-forward) size, H heads, K size of one head.
 """
 
 from collections.abc import Callable
@@ -39,13 +41,29 @@ class MicroBatch(NamedTuple):
     """Pieces of each sequence, on the host."""
     starts_B1: Tensor
     """int32 (B + 1): the place of each sequence's first piece, and N."""
+    read_index_R: Tensor
+    """Places among the N of the pieces that the heads read: of each sequence the first, then the masked ones."""
+    read_lengths: tuple[int, ...]
+    """How many of them each sequence has, on the host."""
+    read_starts_B1: Tensor
+    """int32 (B + 1): the place among the R of each sequence's first piece, and R."""
     mlm_index_M: Tensor
-    """Place of each masked piece among the N."""
+    """Place of each masked piece among the R."""
     mlm_labels_M: Tensor
     sop_labels_B: Tensor
     """1 swapped, 0 in order, -100 none."""
     dropout_keys_B: Tensor | None = None
     """int32, from `pretrain.dropout.sample_keys`; None where nothing is dropped."""
+
+    @property
+    def pieces(self) -> Packing:
+        """All N."""
+        return Packing(self.lengths, self.starts_B1, self.position_ids_N)
+
+    @property
+    def read_pieces(self) -> Packing:
+        """The R that the heads read."""
+        return Packing(self.read_lengths, self.read_starts_B1, self.position_ids_N.index_select(0, self.read_index_R))
 
     def to(self, device: torch.device) -> "MicroBatch":
         return MicroBatch(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self))
@@ -98,13 +116,13 @@ class Albert(nn.Module):
 
     def head_inputs(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """What the decoder sees of the masked pieces (M, E), and sentence-order logits (B, 2)."""
-        hidden_ND = self.hidden_states(batch)
-        masked_ME = self.mlm_head(hidden_ND.index_select(0, batch.mlm_index_M))
-        pooled_BD = torch.tanh(self.pooler(hidden_ND.index_select(0, batch.starts_B1[:-1])))
+        hidden_RD = self.hidden_states(batch)
+        masked_ME = self.mlm_head(hidden_RD.index_select(0, batch.mlm_index_M))
+        pooled_BD = torch.tanh(self.pooler(hidden_RD.index_select(0, batch.read_starts_B1[:-1])))
         return masked_ME, self.sop_head(pooled_BD)
 
     def hidden_states(self, batch: MicroBatch) -> Tensor:
-        """Output (N, D) of the last layer.
+        """Output (R, D) of the last layer.
 
         Raises:
             ValueError: dropout needs keys, and there are none: no random mask slips in.
@@ -137,7 +155,7 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: MicroBatch) -> Tensor:
         embedded_NE = self.word(batch.input_ids_N) + self.segment(batch.segment_ids_N) + self.position(batch.position_ids_N)
-        keys_N = piece_keys(batch, EMBEDDING_SITE) if self.training and self.dropout else None
+        keys_N = piece_keys(batch, EMBEDDING_SITE, batch.pieces) if self.training and self.dropout else None
         return drop(self.layer_norm(embedded_NE), self.dropout, keys_N)
 
 
@@ -168,8 +186,8 @@ class LayerKeys(NamedTuple):
     """Keys of a layer's dropout, int32; None where nothing is dropped."""
 
     attention_B: Tensor | None
-    output_N: Tensor | None
-    ffn_N: Tensor | None
+    output_R: Tensor | None
+    ffn_R: Tensor | None
 
 
 class Encoder(nn.Module):
@@ -197,54 +215,65 @@ class Encoder(nn.Module):
 
     def forward(self, embedded_NE: Tensor, batch: MicroBatch) -> Tensor:
         hidden_ND = self.input_projection(embedded_NE)
-        packing = Packing(batch.lengths, batch.starts_B1)
         # cast and joined here, once, and not at each of the L calls
         attentions, ffns = [block.weights() for block in self.attentions], [block.weights() for block in self.ffns]
         for layer, (attention, ffn) in enumerate(zip(self.attention_of_layer, self.ffn_of_layer, strict=True)):
-            arguments = hidden_ND, attentions[attention], ffns[ffn], packing, self.layer_keys(batch, layer)
+            arguments = hidden_ND, attentions[attention], ffns[ffn], batch, layer
             if self.recompute and self.training:
                 hidden_ND = checkpoint(self.run_layer, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden_ND = self.run_layer(*arguments)
-        return hidden_ND
+        return hidden_ND  # (R, D)
 
     def run_layer(
-        self, hidden_ND: Tensor, attention: AttentionWeights, ffn: FeedForwardWeights, packing: Packing, keys: LayerKeys
+        self, hidden_ND: Tensor, attention: AttentionWeights, ffn: FeedForwardWeights, batch: MicroBatch, layer: int
     ) -> Tensor:
-        qkv_N3HK = F.linear(hidden_ND, attention.qkv, attention.qkv_bias).unflatten(-1, (3, self.num_heads, -1))
+        """Input (N, D) -> output (R, D)."""
+        pieces = batch.pieces
+        if layer < len(self.attention_of_layer) - 1:
+            hidden_RD, queries = hidden_ND, pieces
+            qkv_N3D = F.linear(hidden_ND, attention.qkv, attention.qkv_bias).unflatten(-1, (3, -1))
+            query_RD, key_ND, value_ND = qkv_N3D.unbind(1)
+        else:
+            hidden_RD, queries = hidden_ND.index_select(0, batch.read_index_R), batch.read_pieces
+            size = hidden_ND.shape[-1]
+            query_RD = F.linear(hidden_RD, attention.qkv[:size], attention.qkv_bias[:size])
+            key_ND, value_ND = F.linear(hidden_ND, attention.qkv[size:], attention.qkv_bias[size:]).chunk(2, -1)
+        query_RHK, key_NHK, value_NHK = (x.unflatten(-1, (self.num_heads, -1)) for x in (query_RD, key_ND, value_ND))
+        keys = self.layer_keys(batch, layer, queries)
         dropout = AttentionDropout(self.attention_dropout, keys.attention_B) if keys.attention_B is not None else None
-        context_ND = attend(*qkv_N3HK.unbind(1), packing, dropout).flatten(1)
+        context_RD = attend(query_RHK, key_NHK, value_NHK, queries, pieces, dropout).flatten(1)
         if self.finish_layer is not finish_layer:
-            for tensor in (hidden_ND, context_ND, keys.output_N, keys.ffn_N):
+            for tensor in (hidden_RD, context_RD, keys.output_R, keys.ffn_R):
                 if tensor is not None:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return self.finish_layer(hidden_ND, context_ND, attention, ffn, keys.output_N, keys.ffn_N, self.hidden_dropout)
+        return self.finish_layer(hidden_RD, context_RD, attention, ffn, keys.output_R, keys.ffn_R, self.hidden_dropout)
 
-    def layer_keys(self, batch: MicroBatch, layer: int) -> LayerKeys:
+    def layer_keys(self, batch: MicroBatch, layer: int, queries: Packing) -> LayerKeys:
         first = layer * SITES_PER_LAYER
         hidden, attention = (self.training and probability > 0 for probability in (self.hidden_dropout, self.attention_dropout))
         return LayerKeys(
             attention_B=subkeys(batch.dropout_keys_B, ATTENTION_SITE + first) if attention else None,
-            output_N=piece_keys(batch, OUTPUT_SITE + first) if hidden else None,
-            ffn_N=piece_keys(batch, FFN_SITE + first) if hidden else None,
+            output_R=piece_keys(batch, OUTPUT_SITE + first, queries) if hidden else None,
+            ffn_R=piece_keys(batch, FFN_SITE + first, queries) if hidden else None,
         )
 
 
 def finish_layer(
-    hidden_ND: Tensor,
-    context_ND: Tensor,
+    hidden_RD: Tensor,
+    context_RD: Tensor,
     attention: AttentionWeights,
     ffn: FeedForwardWeights,
-    output_keys_N: Tensor | None,
-    ffn_keys_N: Tensor | None,
+    output_keys_R: Tensor | None,
+    ffn_keys_R: Tensor | None,
     dropout: float,
 ) -> Tensor:
     """What follows the attention: dense, residual, LayerNorm; dense to F, GELU, dense to D, residual, LayerNorm."""
-    attended_ND = drop(F.linear(context_ND, attention.output, attention.output_bias), dropout, output_keys_N)
-    hidden_ND = layer_norm(hidden_ND + attended_ND, attention.norm, attention.norm_bias)
-    inner_NF = F.gelu(F.linear(hidden_ND, ffn.up, ffn.up_bias), approximate="tanh")
-    outer_ND = drop(F.linear(inner_NF, ffn.down, ffn.down_bias), dropout, ffn_keys_N)
-    return layer_norm(hidden_ND + outer_ND, ffn.norm, ffn.norm_bias)
+    attended_RD = drop(F.linear(context_RD, attention.output, attention.output_bias), dropout, output_keys_R)
+    hidden_RD = layer_norm(hidden_RD + attended_RD, attention.norm, attention.norm_bias)
+    inner_RF = F.gelu(F.linear(hidden_RD, ffn.up, ffn.up_bias), approximate="tanh")
+    outer_RD = drop(F.linear(inner_RF, ffn.down, ffn.down_bias), dropout, ffn_keys_R)
+    return layer_norm(hidden_RD + outer_RD, ffn.norm, ffn.norm_bias)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -255,11 +284,11 @@ def drop(x: Tensor, probability: float, keys: Tensor | None) -> Tensor:
     return x if keys is None else keyed_dropout(x, probability, keys)
 
 
-def piece_keys(batch: MicroBatch, site: int) -> Tensor:
-    """Keys (N,), int32, of every piece at one place of the network."""
-    lengths_B = batch.starts_B1.diff()
-    at_site_N = subkeys(batch.dropout_keys_B, site).repeat_interleave(lengths_B, output_size=len(batch.input_ids_N))
-    return subkeys(at_site_N, batch.position_ids_N)
+def piece_keys(batch: MicroBatch, site: int, pieces: Packing) -> Tensor:
+    """Keys (N,), int32, of these pieces at one place of the network."""
+    at_site_B = subkeys(batch.dropout_keys_B, site)
+    at_site_N = at_site_B.repeat_interleave(pieces.starts_B1.diff(), output_size=len(pieces.position_ids_N))
+    return subkeys(at_site_N, pieces.position_ids_N)
 
 
 def block_of_layer(config: ModelConfig, *, shared: bool) -> list[int]:

@@ -113,7 +113,10 @@ def test_collate_keeps_every_piece_segment_and_masked_position(split):
         assert segments.tolist() == [0] * border + [1] * (len(ids) - border)
         assert ids[border - 1] == SEP_ID  # token type 0 through the first [SEP]
     places = [start + place for start, one in zip(batch.starts_B1.tolist(), instances, strict=False) for place in one.mlm_positions]
-    assert batch.mlm_index_M.tolist() == places
+    assert batch.read_index_R[batch.mlm_index_M].tolist() == places
+    assert batch.read_starts_B1.tolist() == [0, *np.cumsum(batch.read_lengths)]
+    assert batch.read_index_R[batch.read_starts_B1[:-1]].tolist() == batch.starts_B1[:-1].tolist()
+    assert len(batch.read_index_R) == len(places) + len(instances) == batch.read_starts_B1[-1]
     assert batch.mlm_labels_M.tolist() == [label for instance in instances for label in instance.mlm_labels]
     assert batch.sop_labels_B.tolist() == [instance.sentence_order_label for instance in instances]
     assert {field.dtype for field in batch if isinstance(field, torch.Tensor)} == {torch.int64, torch.int32}

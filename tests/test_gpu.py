@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 ROOT = Path(__file__).parent.parent
 SMALL = ["--model.hidden_size", 64, "--training.global_batch_size", 8, "--training.steps", 6, "--logging.every_n_steps", 1]
 SMALL += ["--logging.wandb", "disabled", "--checkpoint.every_n_steps", 3]
+LENGTHS = (130, 1, 77, 64)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +62,22 @@ def test_the_cut_of_the_batch_does_not_change_losses_in_bf16(cut, albert, data, 
     np.testing.assert_allclose(losses(tmp_path / "cut"), losses(tmp_path / "one"), rtol=0.01)
 
 
-def test_packed_attention_is_padded_attention_values_and_gradients():
-    lengths, generator = (130, 1, 77, 64), torch.Generator().manual_seed(0)
-    packing = Packing(lengths, torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32).cuda())
-    tensors = [torch.randn(sum(lengths), 4, 64, generator=generator).cuda().bfloat16().requires_grad_() for _ in range(3)]
+@pytest.mark.parametrize("query_lengths", [LENGTHS, (20, 1, 12, 10)])
+def test_packed_attention_is_padded_attention_values_and_gradients(query_lengths):
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = make_packing(query_lengths), make_packing(LENGTHS)
+    sizes = sum(query_lengths), sum(LENGTHS), sum(LENGTHS)
+    tensors = [torch.randn(size, 4, 64, generator=generator).cuda().bfloat16().requires_grad_() for size in sizes]
     assert chosen_kernel(torch.device("cuda"), tensors[0].shape[-1], tensors[0].dtype, drops=False) == "packed"
     results = []
-    for context in (packed_attention(*tensors, packing), padded_attention(*tensors, packing, None)):
+    for context in (packed_attention(*tensors, queries, keys), padded_attention(*tensors, queries, keys, None)):
         results.append((context, *torch.autograd.grad(context.float().square().sum(), tensors)))
     torch.testing.assert_close(*results, atol=0.05, rtol=0.05)  # bf16 keeps 8 bits
+
+
+def make_packing(lengths: tuple[int, ...]) -> Packing:
+    starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32).cuda()
+    return Packing(lengths, starts, torch.cat([torch.arange(length) for length in lengths]).cuda())
 
 
 def test_a_lamb_step_on_the_gpu_waits_for_nothing():

@@ -164,7 +164,8 @@ def test_a_sample_drops_the_same_alone_and_among_others(dropout, synthetic):
     model.initialize(0.2, torch.Generator().manual_seed(0))
     keys = sample_keys(np.arange(6), 0, 0)
     instances = split.read(np.array([0, 5, 1, 6, 2, 7]))  # short ones among long ones
-    together = model.hidden_states(collate(instances, keys)).split([len(instance.input_ids) for instance in instances])
+    batch = collate(instances, keys)
+    together = model.hidden_states(batch).split(batch.read_lengths)
     alone = model.hidden_states(collate(instances[1:2], keys[1:2]))
     assert len(alone) < len(together[0])
     torch.testing.assert_close(together[1], alone, atol=1e-5, rtol=1e-5)

@@ -15,7 +15,7 @@ from pretrain.model import Albert
 SIZES, LENGTH = (2, 4), 48
 
 
-def kept_bytes(num_layers: int, dtype: torch.dtype, **dropout: float) -> int:
+def kept_bytes(num_layers: int, dtype: torch.dtype, num_masked: int = 7, **dropout: float) -> int:
     """Bytes of the tensors, each counted once, that a forward pass keeps."""
     config = ModelConfig(
         embedding_size=16, hidden_size=64, num_hidden_layers=num_layers, num_attention_heads=4, intermediate_size=160, **dropout
@@ -34,7 +34,7 @@ def kept_bytes(num_layers: int, dtype: torch.dtype, **dropout: float) -> int:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
     ):
-        model(full_batch(3, LENGTH, num_masked=7))
+        model(full_batch(3, LENGTH, num_masked))
     return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -48,6 +48,15 @@ def test_what_a_layer_keeps_is_what_is_counted(dtype, hidden_dropout, attention_
     config = ModelConfig(embedding_size=16, hidden_size=64, num_attention_heads=4, intermediate_size=160, **dropout)
     counted = kept_by_layer(config, half=dtype.itemsize, stream=dtype.itemsize, longest=LENGTH, has_flash=False)
     assert (many - few) / (SIZES[1] - SIZES[0]) / (3 * LENGTH) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_what_the_last_layer_keeps_of_a_piece_that_is_read_is_what_is_counted(dropout):
+    config = ModelConfig(embedding_size=16, hidden_size=64, num_attention_heads=4, intermediate_size=160, hidden_dropout=dropout)
+    few, many = (kept_bytes(1, torch.float32, num_masked, hidden_dropout=dropout) for num_masked in (7, 27))
+    nothing, half = (kept_by_layer(config, half=4, stream=4, longest=LENGTH, has_flash=False, read=read) for read in (0.0, 0.5))
+    head = 4 * (64 + 3 * 16) + 3 * 8  # activations; mean and deviation, place and label
+    assert (many - few) / (3 * 20) == pytest.approx(2 * (half - nothing) + head, rel=0.01)
 
 
 LARGE = ["--model.intermediate_size", 4096, "--model.num_hidden_layers", 12, "--model.attention_dropout", 0]

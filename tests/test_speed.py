@@ -105,16 +105,23 @@ def test_without_gradients_none_are_computed(monkeypatch):
         head.masked_lm_loss(hidden, decoder, bias, torch.tensor([0, 1]))
 
 
-def test_all_kernels_of_attention_agree_values_and_gradients():
+@pytest.mark.parametrize("query_lengths", [LENGTHS, (2, 1, 4, 1)])
+def test_all_kernels_of_attention_agree_values_and_gradients(query_lengths):
     generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(sum(LENGTHS), 4, 8, generator=generator, requires_grad=True) for _ in range(3)]
-    packing = Packing(LENGTHS, torch.tensor([0, *np.cumsum(LENGTHS)], dtype=torch.int32))
-    weights = torch.randn(sum(LENGTHS), 4, 8, generator=generator)
+    queries, keys = make_packing(query_lengths), make_packing(LENGTHS)
+    sizes = sum(query_lengths), sum(LENGTHS), sum(LENGTHS)
+    tensors = [torch.randn(size, 4, 8, generator=generator, requires_grad=True) for size in sizes]
+    weights = torch.randn(sum(query_lengths), 4, 8, generator=generator)
     results = []
     for kernel in (attention_by_sequence, lambda *arguments: padded_attention(*arguments, None)):
-        context = kernel(*tensors, packing)
+        context = kernel(*tensors, queries, keys)
         results.append((context, *torch.autograd.grad((context * weights).sum(), tensors)))
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+
+
+def make_packing(lengths: tuple[int, ...]) -> Packing:
+    starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    return Packing(lengths, starts, torch.cat([torch.arange(length) for length in lengths]))
 
 
 def test_flops_are_those_that_pytorch_counts():
