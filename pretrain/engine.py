@@ -51,6 +51,7 @@ def start_deepspeed(device: torch.device, *, deterministic: bool = False) -> Non
     if device.type == "cuda":
         torch.cuda.set_device(device)
     os.environ["DS_ACCELERATOR"] = device.type
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # it keeps memory for each number of pieces that it meets
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     from deepspeed.ops import __compatible_ops__

@@ -17,6 +17,7 @@ from pretrain.attention import fits_packed_kernel
 from pretrain.config import ModelConfig, RunConfig
 from pretrain.head import CHUNK_ELEMENTS
 from pretrain.model import Albert
+from pretrain.products import PAYS_FROM_CALLS
 
 FP32 = 4
 MASKED_SHARE = 0.15
@@ -75,13 +76,14 @@ def estimate_memory(
     embedded = (2 * FP32 + half) * model.embedding_size
     masked = MASKED_SHARE * (model.hidden_size + 3 * model.embedding_size) * half
     cast_weights = half * blocks(model)
+    packed_weights = 0 if on_gpu or half != FP32 else 2 * FP32 * blocks(model, PAYS_FROM_CALLS)
     decoder = vocab_size * model.embedding_size
     head = CHUNK_ELEMENTS * (2 * FP32 + half) + decoder * (FP32 + half)
     backward = pieces * (2 * model.intermediate_size * half + 3 * model.hidden_size * stream) + 2 * cast_weights
     return MemoryEstimate(
         state=FP32 * num_parameters * (5 if num_procs > 1 else 4),
         activations=round(pieces * (kept_in_all + embedded + masked + read * model.hidden_size * stream)),
-        working=round(cast_weights + decoder * FP32 + max(head, backward)),
+        working=round(cast_weights + packed_weights + decoder * FP32 + max(head, backward)),
     )
 
 
@@ -106,12 +108,13 @@ def kept_by_layer(model: ModelConfig, *, half: int, stream: int, longest: int, h
     return keys + read * (queries + feed_forward + norms + dropped + attention)
 
 
-def blocks(model: ModelConfig) -> int:
-    """Numbers in the matrices of the attention and feed-forward blocks."""
+def blocks(model: ModelConfig, from_calls: int = 1) -> int:
+    """Numbers in the matrices of the attention and feed-forward blocks. from_calls: of those that at least so many layers share."""
     groups, layers = model.num_hidden_groups, model.num_hidden_layers
     attentions = groups if model.share in ("all", "attention") else layers
     ffns = groups if model.share in ("all", "ffn") else layers
-    return attentions * 4 * model.hidden_size**2 + ffns * 2 * model.hidden_size * model.intermediate_size
+    sizes = (attentions, 4 * model.hidden_size**2), (ffns, 2 * model.hidden_size * model.intermediate_size)
+    return sum(number * size for number, size in sizes if layers / number >= from_calls)
 
 
 def count_parameters(model: ModelConfig, vocab_size: int) -> int:

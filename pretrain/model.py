@@ -23,6 +23,7 @@ from pretrain.attention import AttentionDropout, Packing, attend
 from pretrain.config import ModelConfig
 from pretrain.dropout import keyed_dropout, subkeys
 from pretrain.head import masked_lm_loss
+from pretrain.products import Matrix, join, linear
 
 LAYER_NORM_EPS = 1e-12
 EMBEDDING_SITE, ATTENTION_SITE, OUTPUT_SITE, FFN_SITE, SITES_PER_LAYER = 0, 1, 2, 3, 3
@@ -162,11 +163,9 @@ class Embeddings(nn.Module):
 class AttentionWeights(NamedTuple):
     """Tensors of an attention block as the products take them."""
 
-    qkv: Tensor
+    qkv: Matrix
     """(3 D, D): query, key and value in one."""
-    qkv_bias: Tensor
-    output: Tensor
-    output_bias: Tensor
+    output: Matrix
     norm: Tensor
     norm_bias: Tensor
 
@@ -174,10 +173,8 @@ class AttentionWeights(NamedTuple):
 class FeedForwardWeights(NamedTuple):
     """Tensors of a feed-forward block as the products take them."""
 
-    up: Tensor
-    up_bias: Tensor
-    down: Tensor
-    down_bias: Tensor
+    up: Matrix
+    down: Matrix
     norm: Tensor
     norm_bias: Tensor
 
@@ -215,8 +212,11 @@ class Encoder(nn.Module):
 
     def forward(self, embedded_NE: Tensor, batch: MicroBatch) -> Tensor:
         hidden_ND = self.input_projection(embedded_NE)
-        # cast and joined here, once, and not at each of the L calls
-        attentions, ffns = [block.weights() for block in self.attentions], [block.weights() for block in self.ffns]
+        # cast, joined and laid out here, once, and not at each of the L calls
+        attentions, ffns = (
+            [block.weights(len(hidden_ND), of_layer.count(number)) for number, block in enumerate(blocks)]
+            for blocks, of_layer in ((self.attentions, self.attention_of_layer), (self.ffns, self.ffn_of_layer))
+        )
         for layer, (attention, ffn) in enumerate(zip(self.attention_of_layer, self.ffn_of_layer, strict=True)):
             arguments = hidden_ND, attentions[attention], ffns[ffn], batch, layer
             if self.recompute and self.training:
@@ -232,13 +232,13 @@ class Encoder(nn.Module):
         pieces = batch.pieces
         if layer < len(self.attention_of_layer) - 1:
             hidden_RD, queries = hidden_ND, pieces
-            qkv_N3D = F.linear(hidden_ND, attention.qkv, attention.qkv_bias).unflatten(-1, (3, -1))
+            qkv_N3D = linear(hidden_ND, attention.qkv).unflatten(-1, (3, -1))
             query_RD, key_ND, value_ND = qkv_N3D.unbind(1)
         else:
             hidden_RD, queries = hidden_ND.index_select(0, batch.read_index_R), batch.read_pieces
             size = hidden_ND.shape[-1]
-            query_RD = F.linear(hidden_RD, attention.qkv[:size], attention.qkv_bias[:size])
-            key_ND, value_ND = F.linear(hidden_ND, attention.qkv[size:], attention.qkv_bias[size:]).chunk(2, -1)
+            query_RD = linear(hidden_RD, attention.qkv.rows(None, size))
+            key_ND, value_ND = linear(hidden_ND, attention.qkv.rows(size, None)).chunk(2, -1)
         query_RHK, key_NHK, value_NHK = (x.unflatten(-1, (self.num_heads, -1)) for x in (query_RD, key_ND, value_ND))
         keys = self.layer_keys(batch, layer, queries)
         dropout = AttentionDropout(self.attention_dropout, keys.attention_B) if keys.attention_B is not None else None
@@ -269,10 +269,10 @@ def finish_layer(
     dropout: float,
 ) -> Tensor:
     """What follows the attention: dense, residual, LayerNorm; dense to F, GELU, dense to D, residual, LayerNorm."""
-    attended_RD = drop(F.linear(context_RD, attention.output, attention.output_bias), dropout, output_keys_R)
+    attended_RD = drop(linear(context_RD, attention.output), dropout, output_keys_R)
     hidden_RD = layer_norm(hidden_RD + attended_RD, attention.norm, attention.norm_bias)
-    inner_RF = F.gelu(F.linear(hidden_RD, ffn.up, ffn.up_bias), approximate="tanh")
-    outer_RD = drop(F.linear(inner_RF, ffn.down, ffn.down_bias), dropout, ffn_keys_R)
+    inner_RF = F.gelu(linear(hidden_RD, ffn.up), approximate="tanh")
+    outer_RD = drop(linear(inner_RF, ffn.down), dropout, ffn_keys_R)
     return layer_norm(hidden_RD + outer_RD, ffn.norm, ffn.norm_bias)
 
 
@@ -308,16 +308,11 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
-    def weights(self) -> AttentionWeights:
-        inputs = self.query, self.key, self.value
-        return AttentionWeights(
-            cast(torch.cat([linear.weight for linear in inputs])),
-            cast(torch.cat([linear.bias for linear in inputs])),
-            cast(self.output.weight),
-            cast(self.output.bias),
-            self.layer_norm.weight,
-            self.layer_norm.bias,
-        )
+    def weights(self, num_rows: int, num_calls: int) -> AttentionWeights:
+        """num_rows: pieces that it will be called with, num_calls times."""
+        qkv = join([self.query, self.key, self.value], num_rows, num_calls)
+        output = join([self.output], num_rows, num_calls)
+        return AttentionWeights(qkv, output, self.layer_norm.weight, self.layer_norm.bias)
 
 
 class FeedForward(nn.Module):
@@ -329,15 +324,10 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
-    def weights(self) -> FeedForwardWeights:
-        linears = (cast(tensor) for linear in (self.up, self.down) for tensor in (linear.weight, linear.bias))
-        return FeedForwardWeights(*linears, self.layer_norm.weight, self.layer_norm.bias)
-
-
-def cast(x: Tensor) -> Tensor:
-    """To the dtype of autocast, where that is on."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    def weights(self, num_rows: int, num_calls: int) -> FeedForwardWeights:
+        """As `Attention.weights`."""
+        up, down = (join([each], num_rows, num_calls) for each in (self.up, self.down))
+        return FeedForwardWeights(up, down, self.layer_norm.weight, self.layer_norm.bias)
 
 
 class MaskedLMHead(nn.Module):

@@ -20,6 +20,7 @@ from pretrain.data import Instance, collate, open_split
 from pretrain.flops import step_flops
 from pretrain.loader import Loader
 from pretrain.model import Albert
+from pretrain.products import PAYS_FROM_CALLS, join, linear
 
 LENGTHS = (7, 1, 12, 5)
 
@@ -122,6 +123,28 @@ def test_all_kernels_of_attention_agree_values_and_gradients(query_lengths):
 def make_packing(lengths: tuple[int, ...]) -> Packing:
     starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     return Packing(lengths, starts, torch.cat([torch.arange(length) for length in lengths]))
+
+
+@pytest.mark.parametrize("num_rows", [1, 37, 300])
+def test_a_product_with_a_matrix_laid_out_beforehand_is_the_product_value_and_gradients(num_rows):
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.nn.Linear(48, 64), torch.nn.Linear(48, 64)]
+    x = torch.randn(num_rows, 48, generator=generator, requires_grad=True)
+    weights = torch.randn(num_rows, 128, generator=generator)
+    leaves = [x, *(tensor for layer in layers for tensor in (layer.weight, layer.bias))]
+    results, packed = [], []
+    for num_calls in (1, PAYS_FROM_CALLS):
+        matrix = join(layers, num_rows, num_calls)
+        packed.append(matrix.packed is not None)
+        output = linear(x, matrix)
+        results.append((output, *torch.autograd.grad((output * weights).sum(), leaves)))
+    assert packed == [False, torch.backends.mkldnn.is_available()]
+    torch.testing.assert_close(*results, atol=1e-4, rtol=1e-5)
+
+
+def test_half_precision_has_pytorchs_own_products():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert join([torch.nn.Linear(8, 8)], 4, PAYS_FROM_CALLS).packed is None
 
 
 def test_flops_are_those_that_pytorch_counts():
