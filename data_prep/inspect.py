@@ -1,6 +1,5 @@
 """`albert inspect`: a data folder in, some of its instances and its numbers out, in the terminal and as a page."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from data_prep.hazards import warnings
 from data_prep.inspect_options import InspectOptions
 from data_prep.inspect_page import build_page
 from data_prep.instances import Instance, Token, load_pieces, read_columns, sample_instances
+from data_prep.page import write_page
 from data_prep.schema import Manifest, read_manifest
 from data_prep.statistics import MAX_ROWS, Statistics, figures, gather_statistics, most_frequent
 from data_prep.summary import label_name, print_summary
 from tokenizer.errors import UserError
-from tokenizer.files import write_text
 from tokenizer.printable import printable
 
 STYLES = {"": "dim", "A": "cyan", "B": "magenta", "mask": "bold red", "random": "bold yellow", "kept": "bold green"}
@@ -34,32 +33,33 @@ def inspect(options: InspectOptions) -> None:
     """
     options.check()
     manifest = read_manifest(options.folder)
-    check_counts(manifest, options)
+    split = options.split or "train"
+    check_counts(manifest, split, options.folder)
     pieces = load_pieces(options.folder, manifest)
     generator = np.random.default_rng(options.seed)
     num = 0 if manifest.private else options.num
-    instances = sample_instances(options.folder, manifest, options.split, pieces, num, generator)
-    batches = read_columns(options.folder, manifest, options.split, MAX_ROWS)
+    instances = sample_instances(options.folder, manifest, split, pieces, num, generator)
+    batches = read_columns(options.folder, manifest, split, MAX_ROWS)
     statistics = gather_statistics(batches, pieces, manifest.max_seq_length, str(manifest.options.get("mask_unit")))
     sizes = {name: (options.folder / name).stat().st_size for counts in manifest.splits.values() for name in counts.shards}
     found = warnings(manifest)
     if manifest.private:
         print("The corpus is private: numbers alone, no instances and no pieces.")
     print_instances(instances, manifest)
-    print_statistics(statistics, [] if manifest.private else pieces, options.split)
+    print_statistics(statistics, [] if manifest.private else pieces, split)
     print_summary(manifest, options.folder, found, shard_sizes=sizes)
     if options.html:
-        write_page(options.html, build_page(options.folder, manifest, options.split, instances, statistics, pieces, found, sizes))
+        write_page(options.html, build_page(options.folder, manifest, split, instances, statistics, pieces, found, sizes))
 
 
-def check_counts(manifest: Manifest, options: InspectOptions) -> None:
+def check_counts(manifest: Manifest, split: str, folder: Path) -> None:
     """Raise a UserError if there is no such split, or the counts of its shards contradict each other."""
-    if options.split not in manifest.splits:
-        raise UserError(f"--split is {options.split!r}, but {options.folder} has {' and '.join(manifest.splits)}.")
-    counts = manifest.splits[options.split]
+    if split not in manifest.splits:
+        raise UserError(f"--split is {split!r}, but {folder} has {' and '.join(manifest.splits)}.")
+    counts = manifest.splits[split]
     if len(counts.shards) != len(counts.shard_rows) or sum(counts.shard_rows) != counts.instances:
         raise UserError(
-            f"{options.folder}: the manifest is damaged (rows of the {options.split} shards: {counts.shard_rows}, instances: "
+            f"{folder}: the manifest is damaged (rows of the {split} shards: {counts.shard_rows}, instances: "
             f"{counts.instances}). Prepare the data again."
         )
 
@@ -99,12 +99,3 @@ def print_statistics(statistics: Statistics, pieces: Sequence[str], split: str) 
     if pieces:
         frequent = " ".join(printable(pieces[piece]) for piece, _ in most_frequent(statistics, 20))
         console.print(Text(f"Most frequent pieces: {frequent}\n"), soft_wrap=not console.is_terminal)
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write it whole or not at all; a link's target is replaced, not the link."""
-    try:
-        write_text(Path(os.path.realpath(path)), page)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose another --html.") from error
-    print(f"wrote {printable(path)}")

@@ -1,4 +1,4 @@
-"""Options of `albert inspect`. Imports nothing heavy: the command line is built from this dataclass."""
+"""Options of `albert inspect`, of data and of a run. Imports nothing heavy: the command line is built from this dataclass."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,18 +9,21 @@ from tokenizer.errors import UserError, check_all
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """A data folder in, a look at it out."""
+    """A data folder or a run in, a look at it out."""
 
     folder: Path = field(metadata={"positional": True})
-    """Data folder that `albert prepare` wrote."""
+    """Data folder that `albert prepare` wrote, or run folder that `albert launch` writes."""
     html: Path | None = None
-    """Page to write: the same instances, histograms, options and faults, in one file that needs no network."""
-    split: str = "train"
-    """train or validation."""
+    """Page to write, in one file that needs no network. Of data: the same instances, histograms, options and faults; of a run:
+    curves, instances with the model's predictions, config and environment."""
+    split: str | None = None
+    """train or validation. Default: train of data, validation of a run."""
     num: int = 5
-    """Instances to show, drawn at random."""
+    """Instances to show, drawn at random; of a run, on the page alone."""
     seed: int = 0
     """Seed of the draw."""
+    checkpoint: str = "last"
+    """Of a run, whose predictions: `last`, `best` (lowest validation loss), or a step."""
 
     def check(self) -> None:
         """Raise one UserError that lists every option that cannot be used, or says that the folder is not on this machine."""

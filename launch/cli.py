@@ -31,9 +31,9 @@ VERBS = {
         "turn raw text into Arrow shards of masked sentence pairs", "data_prep.options:PrepareOptions", "data_prep.prepare:prepare"
     ),
     "inspect": Verb(
-        "show prepared data: instances in colour, numbers, warnings",
+        "show prepared data (instances in colour, numbers, warnings) or a run (curves, predictions)",
         "data_prep.inspect_options:InspectOptions",
-        "data_prep.inspect:inspect",
+        "launch.inspect_verb:inspect",
     ),
     "doctor": Verb(
         "look at hosts, network, folders, config and data before a run", "launch.doctor:DoctorOptions", "launch.doctor:doctor"

@@ -219,6 +219,7 @@ class Work:
         self.run("doctor", "doctor", *where, *steps)
         self.run("launch", "launch", *where, *steps, "--logging.wandb", "offline")
         self.run("launch fails", "launch", *where, *steps, "--model.hidden_size", 17, code=2)
+        self.run("inspect run", "inspect", folder / "run", "--html", folder / "run.html", "--num", 20)
         self.run("export", "export", "--run", folder / "run", "--output", folder / "hf")
 
     def places(self) -> set[str]:

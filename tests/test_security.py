@@ -117,6 +117,7 @@ class Work:
         self.albert(*self.launch("--dry_run"))
         self.albert("doctor", *self.launch()[1:])
         self.albert(*self.launch())
+        self.albert("inspect", self.run_folder, "--html", self.place / f"{EVIL} of the run.html")
         self.albert("export", "--run", self.run_folder, "--output", self.export)
         self.albert("export", "--run", self.run_folder, "--output", self.export, "--checkpoint", "$(touch was_run)", code=2)
 

@@ -1,0 +1,276 @@
+"""Figures by step in, an SVG of their curves out: as large as a phone is wide, coloured by the page's style sheet, without scripts.
+
+However long the run, a curve has at most MAX_BUCKETS points; the band behind it spans from the least to the largest of what they
+stand for.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from data_prep.charts import nice_ticks
+from tokenizer.printable import printable
+
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 420, 230, 50, 18, 34, 8
+MAX_BUCKETS = 200
+SMOOTHED_SHARE = 40
+"""A smoothed point is the mean over this part of the records on either side."""
+FEW = 8
+"""Records that are not smoothed."""
+MOST_NAMED = 5
+"""Marks whose words a tooltip has room for."""
+
+STYLE = """
+:root{--c1:#2a6fc9;--c2:#b4540a;--c3:#1c7a36;--restart:#6a45c4;--rollback:#c22f20;--skipped:#b07800;--warning:#77766f}
+@media (prefers-color-scheme:dark){:root{--c1:#6aa7f2;--c2:#f5a35a;--c3:#74cf8c;--restart:#b39af2;--rollback:#f08a7e;
+--skipped:#e0b040;--warning:#a5a49c}}
+svg text{font-size:13px}svg polyline{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
+.c1{--ink:var(--c1)}.c2{--ink:var(--c2)}.c3{--ink:var(--c3)}.level{--ink:var(--soft)}
+svg polyline{stroke:var(--ink)}svg circle{fill:var(--ink)}svg polygon{fill:var(--ink);fill-opacity:.2}
+svg polyline.raw{stroke-width:1;stroke-opacity:.4}svg polyline.level{stroke-dasharray:6 4;stroke-width:1.4}
+svg line.axis{stroke:var(--soft)}
+svg line.restart{stroke:var(--restart);stroke-dasharray:4 3}svg line.rollback{stroke:var(--rollback)}
+svg line.skipped{stroke:var(--skipped);stroke-dasharray:1.5 3}svg line.warning{stroke:var(--warning);stroke-dasharray:8 3 1.5 3}
+.key{display:flex;flex-wrap:wrap;gap:.1rem .9rem;font-size:.82rem;color:var(--soft);margin:0 0 .3rem}
+.key i{display:inline-block;width:1.1em;margin-right:.35em;vertical-align:.25em;border-top:2.5px solid var(--ink)}
+.key i.level{border-top-style:dashed}
+.key i.restart{border-top:2px dashed var(--restart)}.key i.rollback{border-top:2px solid var(--rollback)}
+.key i.skipped{border-top:2px dotted var(--skipped)}.key i.warning{border-top:2px dashed var(--warning)}
+"""
+
+
+class Line(NamedTuple):
+    label: str
+    kind: Literal["smoothed", "plain", "points", "level"]
+    """smoothed: over the faint values themselves; points: marked one by one where they are few; level: dashed."""
+    steps: np.ndarray
+    """int64, rising."""
+    values: np.ndarray
+    """float64; what is no finite number is not drawn."""
+
+
+class Buckets(NamedTuple):
+    """What falls into each interval of steps that holds anything."""
+
+    index: np.ndarray
+    steps: np.ndarray
+    """Mean."""
+    first: np.ndarray
+    last: np.ndarray
+    """Steps."""
+    mean: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+
+class Axes(NamedTuple):
+    """Steps and values to SVG units."""
+
+    first: float
+    last: float
+    low: float
+    high: float
+    log: bool
+
+    def x(self, steps: np.ndarray | float) -> np.ndarray | float:
+        return LEFT + (steps - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, values: np.ndarray | float) -> np.ndarray | float:
+        low, high, value = (np.log10(v) if self.log else v for v in (self.low, self.high, values))
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+
+def draw_curves(
+    name: str,
+    unit: str,
+    lines: Sequence[Line],
+    marks: Sequence[tuple[int, str, str]],
+    edges: np.ndarray,
+    *,
+    log: bool = False,
+    from_zero: bool = False,
+) -> str:
+    """A key and an SVG; empty where no line has a finite value. The first line is c1 of the style sheet, and so on.
+
+    marks: (step, kind, words), drawn as vertical lines; of those that would touch, the first gives the line its look.
+    edges: from `step_edges`. log: values that are not above 0 are left out.
+    """
+    lines = [usable(line, log=log) for line in lines]
+    styles = [("level" if line.kind == "level" else f"c{number}", line) for number, line in enumerate(lines, 1) if len(line.steps)]
+    if all(line.kind == "level" for _, line in styles):
+        return ""
+    axes = choose_axes([line for _, line in styles], edges, log=log, from_zero=from_zero)
+    drawn = [(style, line, bucketed(line.steps, line.values, edges)) for style, line in styles]
+    identity = "-".join(name.lower().split())
+    description = "; ".join(describe(line) for _, line in styles)
+    shapes = [part for style, line, buckets in reversed(drawn) for part in draw_line(style, line, buckets, edges, axes)]
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{identity}-name {identity}-words">',
+        f'<title id="{identity}-name">{escape(f"{name} by step")}</title>',
+        f'<desc id="{identity}-words">{escape(f"{unit}. {description}." if unit else f"{description}.")}</desc>',
+        *grid(axes, unit),
+        *shapes,
+        *hover_columns([(line, buckets) for _, line, buckets in drawn if line.kind != "level"], edges, axes),
+        *draw_marks(marks, axes),
+        "</svg>",
+    ]
+    key = "".join(f'<span><i class="{style}"></i>{escape(line.label)}</span>' for style, line in styles)
+    return f'<p class="key">{key}</p>' + "".join(parts)
+
+
+def step_edges(steps: np.ndarray) -> np.ndarray:
+    """float64 [intervals + 1], for all drawings of a run: an interval for each of these steps if they are few and evenly spaced."""
+    first, last = (float(steps.min()), float(steps.max())) if len(steps) else (0.0, 0.0)
+    if first == last:
+        return np.array([first - 1, first + 1])
+    return np.linspace(first, last, min(MAX_BUCKETS, len(np.unique(steps))) + 1)
+
+
+def usable(line: Line, *, log: bool) -> Line:
+    """Without the values that cannot be drawn."""
+    good = np.isfinite(line.values) & (line.values > 0 if log else True)
+    return line._replace(steps=line.steps[good], values=line.values[good])
+
+
+def choose_axes(lines: Sequence[Line], edges: np.ndarray, *, log: bool, from_zero: bool) -> Axes:
+    first, last = float(edges[0]), float(edges[-1])
+    low, high = min(float(line.values.min()) for line in lines), max(float(line.values.max()) for line in lines)
+    if log:
+        margin = max((high / low) ** 0.05, 1.1)
+        return Axes(first, last, low / margin, high * margin, log)
+    margin = max(0.05 * (high - low), 0.01 * abs(high)) or 1.0
+    return Axes(first, last, min(0.0, low) if from_zero else low - margin, high + margin, log)
+
+
+def bucketed(steps: np.ndarray, values: np.ndarray, edges: np.ndarray) -> Buckets:
+    """edges: float64 [buckets + 1]; the last one belongs to the last bucket."""
+    places = np.clip(np.searchsorted(edges, steps, side="right") - 1, 0, len(edges) - 2)
+    index, starts, counts = np.unique(places, return_index=True, return_counts=True)
+    mean_step, mean = (np.add.reduceat(each.astype(np.float64), starts) / counts for each in (steps, values))
+    first, last = steps[starts], steps[starts + counts - 1]
+    return Buckets(index, mean_step, first, last, mean, np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts))
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """The mean over a window around each value, float64; at both ends over what there is of it."""
+    half = len(values) // SMOOTHED_SHARE + (len(values) > FEW)
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    places = np.arange(len(values))
+    begin, end = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (sums[end] - sums[begin]) / (end - begin)
+
+
+def draw_line(style: str, line: Line, buckets: Buckets, edges: np.ndarray, axes: Axes) -> Iterable[str]:
+    if line.kind == "level":
+        ends = np.array([axes.first, axes.last])
+        yield polyline(style, axes.x(ends), axes.y(np.full(2, line.values[-1])))
+        return
+    x = axes.x(buckets.steps)
+    means = buckets.mean
+    if line.kind == "smoothed":
+        if len(line.steps) > len(buckets.index):
+            band = [*zip(x, axes.y(buckets.most), strict=True), *reversed([*zip(x, axes.y(buckets.least), strict=True)])]
+            yield f'<polygon class="{style}" points="{points(band)}"/>'
+        else:
+            yield polyline(f"{style} raw", x, axes.y(means))
+        means = bucketed(line.steps, smoothed(line.values), edges).mean
+    y = axes.y(means)
+    yield polyline(style, x, y)
+    if len(x) == 1 or (line.kind == "points" and len(line.steps) <= 40):
+        yield "".join(f'<circle class="{style}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in zip(x, y, strict=True))
+
+
+def polyline(style: str, x: np.ndarray, y: np.ndarray) -> str:
+    return f'<polyline class="{style}" points="{points(zip(x, y, strict=True))}"/>'
+
+
+def points(pairs: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs)
+
+
+def grid(axes: Axes, unit: str) -> Iterable[str]:
+    """Lines and labels at round values and steps."""
+    base, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    for tick in log_ticks(axes.low, axes.high) if axes.log else ticks_between(axes.low, axes.high):
+        y = axes.y(tick)
+        yield f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>'
+    yield f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{base}" y2="{base}"/>'
+    for tick in ticks_between(axes.first, axes.last):
+        if tick == round(tick):
+            x = axes.x(tick)
+            yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>'
+            yield f'<text x="{x:.1f}" y="{base + 16}" text-anchor="middle">{short(tick)}</text>'
+    yield f'<text x="{right}" y="{HEIGHT - 4}" text-anchor="end">step</text>'
+    if unit:
+        yield f'<text x="4" y="{HEIGHT - 4}">{escape(unit)}</text>'
+
+
+def ticks_between(low: float, high: float) -> list[float]:
+    """Round values from low to high, up to six."""
+    step = nice_ticks(high - low)[1]
+    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from low to high, fewer where they are many; where they are few, 2 and 5 times them too, or as without logs."""
+    begin, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if end - begin <= 2 else (1,)
+    ticks = [factor * 10.0**power for power in range(begin, end + 1, max(1, (end - begin) // 5)) for factor in factors]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) > 1 else [tick for tick in ticks_between(low, high) if tick > 0]
+
+
+def short(value: float) -> str:
+    """A tick's label."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.4g}{letter}"
+    if value and abs(value) < 1e-3:
+        mantissa, power = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(power)}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+
+
+def hover_columns(drawn: Sequence[tuple[Line, Buckets]], edges: np.ndarray, axes: Axes) -> Iterable[str]:
+    """Over each interval with figures, a transparent column whose tooltip tells them."""
+    words: dict[int, list[str]] = {}
+    spans: dict[int, list[int]] = {}
+    for line, buckets in drawn:
+        rows = zip(*(each.tolist() for each in buckets), strict=True)
+        for index, _, first, last, mean, least, most in rows:
+            spread = f" ({least:.4g} to {most:.4g})" if most > least else ""
+            words.setdefault(index, []).append(f"{line.label} {mean:.4g}{spread}")
+            spans.setdefault(index, []).extend((first, last))
+    for index, lines in sorted(words.items()):
+        left, right = axes.x(edges[index]), axes.x(edges[index + 1])
+        first, last = min(spans[index]), max(spans[index])
+        steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+        shape = f'x="{left:.1f}" width="{right - left:.1f}" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}"'
+        yield f'<rect class="hover" {shape}><title>{escape(steps + ": " + ", ".join(lines))}</title></rect>'
+
+
+def draw_marks(marks: Sequence[tuple[int, str, str]], axes: Axes) -> Iterable[str]:
+    """A line for each place, the words of all marks there in its tooltip; places that would touch are one."""
+    places: dict[int, list[tuple[int, str, str]]] = {}
+    for mark in marks:
+        if axes.first <= mark[0] <= axes.last:
+            places.setdefault(round(axes.x(mark[0]) / 3), []).append(mark)
+    for found in places.values():
+        x = axes.x(found[0][0])
+        lines = [f"step {step:,}, {kind}: {printable(words)}" for step, kind, words in found[:MOST_NAMED]]
+        lines += [f"and {len(found) - MOST_NAMED:,} more"] if len(found) > MOST_NAMED else []
+        title = f"<title>{escape(chr(10).join(lines))}</title>"
+        yield f'<line class="{found[0][1]}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        yield f'<rect class="hover" x="{x - 3:.1f}" width="6" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}">{title}</rect>'
+
+
+def describe(line: Line) -> str:
+    """For whoever hears the page."""
+    if line.kind == "level":
+        return f"{line.label} {line.values[-1]:.4g}"
+    first, last = (f"{line.values[place]:.4g} at step {line.steps[place]:,}" for place in (0, -1))
+    return f"{line.label} from {first} to {last}, between {line.values.min():.4g} and {line.values.max():.4g}"
