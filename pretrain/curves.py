@@ -5,6 +5,7 @@ stand for.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Literal, NamedTuple
@@ -20,8 +21,8 @@ SMOOTHED_SHARE = 40
 """A smoothed point is the mean over this part of the records on either side."""
 FEW = 8
 """Records that are not smoothed."""
-MOST_NAMED = 5
-"""Marks whose words a tooltip has room for."""
+MOST_NAMED, MOST_FULL = 5, 30
+"""Marks whose words a tooltip has room for; marks of a kind that are lines from top to bottom."""
 
 STYLE = """
 :root{--c1:#2a6fc9;--c2:#b4540a;--c3:#1c7a36;--restart:#6a45c4;--rollback:#c22f20;--skipped:#b07800;--warning:#77766f}
@@ -104,6 +105,7 @@ def draw_curves(
         return ""
     axes = choose_axes([line for _, line in styles], edges, log=log, from_zero=from_zero)
     drawn = [(style, line, bucketed(line.steps, line.values, edges)) for style, line in styles]
+    places = gather_marks(marks, axes)
     identity = "-".join(name.lower().split())
     description = "; ".join(describe(line) for _, line in styles)
     shapes = [part for style, line, buckets in reversed(drawn) for part in draw_line(style, line, buckets, edges, axes)]
@@ -112,9 +114,10 @@ def draw_curves(
         f'<title id="{identity}-name">{escape(f"{name} by step")}</title>',
         f'<desc id="{identity}-words">{escape(f"{unit}. {description}." if unit else f"{description}.")}</desc>',
         *grid(axes, unit),
+        *mark_lines(places, axes),
         *shapes,
         *hover_columns([(line, buckets) for _, line, buckets in drawn if line.kind != "level"], edges, axes),
-        *draw_marks(marks, axes),
+        *mark_columns(places, axes),
         "</svg>",
     ]
     key = "".join(f'<span><i class="{style}"></i>{escape(line.label)}</span>' for style, line in styles)
@@ -253,19 +256,30 @@ def hover_columns(drawn: Sequence[tuple[Line, Buckets]], edges: np.ndarray, axes
         yield f'<rect class="hover" {shape}><title>{escape(steps + ": " + ", ".join(lines))}</title></rect>'
 
 
-def draw_marks(marks: Sequence[tuple[int, str, str]], axes: Axes) -> Iterable[str]:
-    """A line for each place, the words of all marks there in its tooltip; places that would touch are one."""
+def gather_marks(marks: Sequence[tuple[int, str, str]], axes: Axes) -> list[list[tuple[int, str, str]]]:
+    """Those that would touch together."""
     places: dict[int, list[tuple[int, str, str]]] = {}
     for mark in marks:
         if axes.first <= mark[0] <= axes.last:
             places.setdefault(round(axes.x(mark[0]) / 3), []).append(mark)
-    for found in places.values():
-        x = axes.x(found[0][0])
+    return list(places.values())
+
+
+def mark_lines(places: Sequence[list[tuple[int, str, str]]], axes: Axes) -> Iterable[str]:
+    """A line for each place; short ones of a kind that would hide the curves."""
+    counts = Counter(found[0][1] for found in places)
+    for (step, kind, _), *_ in places:
+        x, end = axes.x(step), HEIGHT - BOTTOM if counts[kind] <= MOST_FULL else TOP + 12
+        yield f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{end}"/>'
+
+
+def mark_columns(places: Sequence[list[tuple[int, str, str]]], axes: Axes) -> Iterable[str]:
+    """A transparent column for each place, whose tooltip has the words of its marks."""
+    for found in places:
         lines = [f"step {step:,}, {kind}: {printable(words)}" for step, kind, words in found[:MOST_NAMED]]
         lines += [f"and {len(found) - MOST_NAMED:,} more"] if len(found) > MOST_NAMED else []
-        title = f"<title>{escape(chr(10).join(lines))}</title>"
-        yield f'<line class="{found[0][1]}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-        yield f'<rect class="hover" x="{x - 3:.1f}" width="6" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}">{title}</rect>'
+        shape = f'x="{axes.x(found[0][0]) - 3:.1f}" width="6" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}"'
+        yield f'<rect class="hover" {shape}><title>{escape(chr(10).join(lines))}</title></rect>'
 
 
 def describe(line: Line) -> str:

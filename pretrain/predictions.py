@@ -49,7 +49,7 @@ class Predictions(NamedTuple):
 def predict(
     checkpoint: Path, model: ModelConfig, data: Path, manifest: Manifest, split: str, num: int, generator: np.random.Generator
 ) -> Predictions:
-    """`num` random instances of a split as the checkpoint sees them.
+    """`num` random instances of a split as the checkpoint sees them, at least half with an order label where there are such.
 
     Raises:
         UserError: data, tokenizer and checkpoint do not belong together, or cannot be read.
@@ -60,7 +60,7 @@ def predict(
     if faults := tokenizer_faults(data, manifest):
         raise UserError("\n".join(faults))
     pieces = load_pieces(data, manifest)
-    instances = sample_instances(data, manifest, split, pieces, num, generator)
+    instances = choose(sample_instances(data, manifest, split, pieces, 4 * num, generator), num, generator)
     albert = Albert(model, manifest.vocab_size).eval()
     load_weights(checkpoint, albert)
     rows = open_split(data, manifest, split).read(np.array([instance.row for instance in instances], dtype=np.int64))
@@ -75,6 +75,15 @@ def predict(
             Prediction(instance, guesses(probabilities_MV, labels, pieces), right(probabilities_MV, labels, pieces), swapped)
         )
     return Predictions(step_of(checkpoint), split, listed)
+
+
+def choose(drawn: list[Instance], num: int, generator: np.random.Generator) -> list[Instance]:
+    """`num` of them in the order of their rows; a draw of five alone may well hold no order to tell."""
+    shuffled = [drawn[place] for place in generator.permutation(len(drawn))]
+    labelled = [instance for instance in shuffled if instance.order_label != NO_LABEL][: -(-num // 2)]
+    taken = {instance.row for instance in labelled}
+    others = [instance for instance in shuffled if instance.row not in taken][: num - len(labelled)]
+    return sorted(labelled + others, key=lambda instance: instance.row)
 
 
 def guesses(probabilities_MV: torch.Tensor, labels: list[int], pieces: list[str]) -> list[list[Guess]]:

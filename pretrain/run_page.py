@@ -27,7 +27,7 @@ STYLE = (
     CURVE_STYLE
     + """
 .right{background:var(--kept);border-color:var(--kept-line)}.wrong{background:var(--mask);border-color:var(--mask-line)}
-.verdict{border-radius:.2rem;padding:0 .3em;border-bottom:2px solid}
+.verdict{color:var(--text);border-radius:.2rem;padding:0 .3em;border-bottom:2px solid}
 .guesses{width:auto}.guesses td{font-variant-numeric:tabular-nums;white-space:nowrap}.guesses td,.guesses th{padding:.25rem .6rem}
 .guesses .right,.guesses .wrong{border-bottom-width:1px}
 details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}details summary~*{margin-top:.5rem}
@@ -160,8 +160,8 @@ def prediction_section(report: RunReport, predictions: Predictions | None, why_n
         return
     yield f"<h2>Predictions of step {predictions.step:,}</h2>"
     yield (
-        f'<p class="soft">Instances of {safe(predictions.split)}, drawn at random. A piece to predict stands where it belongs, '
-        "over it the model's likeliest one; ▁ is a space.</p>"
+        f'<p class="soft">Instances of {safe(predictions.split)}, drawn at random, at least half of them with an order label where '
+        "there are such. A piece to predict stands where it belongs, over it the model's likeliest one; ▁ is a space.</p>"
     )
     yield (
         '<p class="legend"><span class="A">segment A</span><span class="B">segment B</span>'

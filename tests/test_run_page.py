@@ -188,6 +188,17 @@ def test_each_piece_to_predict_is_on_the_page_with_its_guesses(run, made):
     assert "Predictions of step 100" in page
 
 
+def test_half_of_few_instances_have_an_order_to_predict(run, made):
+    config, manifest = load_config(run / "config.yaml"), read_manifest(made.folder)
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        found = predict(run / "checkpoints" / "step-100", config.model, made.folder, manifest, "train", 4, generator).listed
+        rows = [prediction.instance.row for prediction in found]
+        assert len(set(rows)) == 4
+        assert rows == sorted(rows)
+        assert sum(prediction.swapped is not None for prediction in found) >= 2
+
+
 def test_the_newest_good_checkpoint_predicts_or_the_one_that_is_asked_for(run, capsys):
     save_random_model(run, 150)
     assert "Predictions of step 150" in page_of(run)
