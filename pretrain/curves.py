@@ -4,7 +4,6 @@ However long the run, a curve has at most MAX_BUCKETS points; the band behind it
 stand for.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -12,11 +11,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from data_prep.charts import nice_ticks
+from pretrain.axes import BOTTOM, HEIGHT, TOP, WIDTH, Axes, choose_axes, grid
 from tokenizer.printable import printable
 
-WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 420, 230, 50, 18, 34, 8
-MAX_BUCKETS = 200
 SMOOTHED_SHARE = 40
 """A smoothed point is the mean over this part of the records on either side."""
 FEW = 8
@@ -67,23 +64,6 @@ class Buckets(NamedTuple):
     most: np.ndarray
 
 
-class Axes(NamedTuple):
-    """Steps and values to SVG units."""
-
-    first: float
-    last: float
-    low: float
-    high: float
-    log: bool
-
-    def x(self, steps: np.ndarray | float) -> np.ndarray | float:
-        return LEFT + (steps - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, values: np.ndarray | float) -> np.ndarray | float:
-        low, high, value = (np.log10(v) if self.log else v for v in (self.low, self.high, values))
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-
 def draw_curves(
     name: str,
     unit: str,
@@ -97,13 +77,13 @@ def draw_curves(
     """A key and an SVG; empty where no line has a finite value. The first line is c1 of the style sheet, and so on.
 
     marks: (step, kind, words), drawn as vertical lines; of those that would touch, the first gives the line its look.
-    edges: from `step_edges`. log: values that are not above 0 are left out.
+    edges: from `pretrain.axes.step_edges`. log: values that are not above 0 are left out.
     """
     lines = [usable(line, log=log) for line in lines]
     styles = [("level" if line.kind == "level" else f"c{number}", line) for number, line in enumerate(lines, 1) if len(line.steps)]
     if all(line.kind == "level" for _, line in styles):
         return ""
-    axes = choose_axes([line for _, line in styles], edges, log=log, from_zero=from_zero)
+    axes = choose_axes([line.values for _, line in styles], edges, log=log, from_zero=from_zero)
     drawn = [(style, line, bucketed(line.steps, line.values, edges)) for style, line in styles]
     places = gather_marks(marks, axes)
     identity = "-".join(name.lower().split())
@@ -124,28 +104,10 @@ def draw_curves(
     return f'<p class="key">{key}</p>' + "".join(parts)
 
 
-def step_edges(steps: np.ndarray) -> np.ndarray:
-    """float64 [intervals + 1], for all drawings of a run: an interval for each of these steps if they are few and evenly spaced."""
-    first, last = (float(steps.min()), float(steps.max())) if len(steps) else (0.0, 0.0)
-    if first == last:
-        return np.array([first - 1, first + 1])
-    return np.linspace(first, last, min(MAX_BUCKETS, len(np.unique(steps))) + 1)
-
-
 def usable(line: Line, *, log: bool) -> Line:
     """Without the values that cannot be drawn."""
     good = np.isfinite(line.values) & (line.values > 0 if log else True)
     return line._replace(steps=line.steps[good], values=line.values[good])
-
-
-def choose_axes(lines: Sequence[Line], edges: np.ndarray, *, log: bool, from_zero: bool) -> Axes:
-    first, last = float(edges[0]), float(edges[-1])
-    low, high = min(float(line.values.min()) for line in lines), max(float(line.values.max()) for line in lines)
-    if log:
-        margin = max((high / low) ** 0.05, 1.1)
-        return Axes(first, last, low / margin, high * margin, log)
-    margin = max(0.05 * (high - low), 0.01 * abs(high)) or 1.0
-    return Axes(first, last, min(0.0, low) if from_zero else low - margin, high + margin, log)
 
 
 def bucketed(steps: np.ndarray, values: np.ndarray, edges: np.ndarray) -> Buckets:
@@ -192,50 +154,6 @@ def polyline(style: str, x: np.ndarray, y: np.ndarray) -> str:
 
 def points(pairs: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs)
-
-
-def grid(axes: Axes, unit: str) -> Iterable[str]:
-    """Lines and labels at round values and steps."""
-    base, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    for tick in log_ticks(axes.low, axes.high) if axes.log else ticks_between(axes.low, axes.high):
-        y = axes.y(tick)
-        yield f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>'
-    yield f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{base}" y2="{base}"/>'
-    for tick in ticks_between(axes.first, axes.last):
-        if tick == round(tick):
-            x = axes.x(tick)
-            yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>'
-            yield f'<text x="{x:.1f}" y="{base + 16}" text-anchor="middle">{short(tick)}</text>'
-    yield f'<text x="{right}" y="{HEIGHT - 4}" text-anchor="end">step</text>'
-    if unit:
-        yield f'<text x="4" y="{HEIGHT - 4}">{escape(unit)}</text>'
-
-
-def ticks_between(low: float, high: float) -> list[float]:
-    """Round values from low to high, up to six."""
-    step = nice_ticks(high - low)[1]
-    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from low to high, fewer where they are many; where they are few, 2 and 5 times them too, or as without logs."""
-    begin, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if end - begin <= 2 else (1,)
-    ticks = [factor * 10.0**power for power in range(begin, end + 1, max(1, (end - begin) // 5)) for factor in factors]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    return inside if len(inside) > 1 else [tick for tick in ticks_between(low, high) if tick > 0]
-
-
-def short(value: float) -> str:
-    """A tick's label."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / (1e3 if letter == 'k' else size):.4g}{letter}"
-    if value and abs(value) < 1e-3:
-        mantissa, power = f"{value:.1e}".split("e")
-        return f"{mantissa.removesuffix('.0')}e{int(power)}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def hover_columns(drawn: Sequence[tuple[Line, Buckets]], edges: np.ndarray, axes: Axes) -> Iterable[str]:

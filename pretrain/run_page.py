@@ -12,9 +12,10 @@ import yaml
 from data_prep.instances import Token
 from data_prep.page import card, page, safe, table
 from data_prep.summary import label_name
+from pretrain.axes import step_edges
 from pretrain.config import RunConfig, to_plain
 from pretrain.curves import STYLE as CURVE_STYLE
-from pretrain.curves import Line, draw_curves, step_edges
+from pretrain.curves import Line, draw_curves
 from pretrain.predictions import NUM_GUESSES, Guess, Prediction, Predictions
 from pretrain.run_report import MARKS, Mark, RunReport, Series
 from tokenizer.printable import masked, printable

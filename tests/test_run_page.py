@@ -19,9 +19,10 @@ from runs import CONFIG, records
 from data_prep.inspect_options import InspectOptions
 from data_prep.schema import ROWS_PER_BATCH, manifest_sha256, read_manifest
 from launch.inspect_verb import inspect
+from pretrain.axes import log_ticks, short, step_edges, ticks_between
 from pretrain.checkpoint import snapshot, write_checkpoint
 from pretrain.config import load_config
-from pretrain.curves import Line, draw_curves, log_ticks, short, smoothed, step_edges, ticks_between
+from pretrain.curves import Line, draw_curves, smoothed
 from pretrain.data import collate, open_split
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer
