@@ -46,7 +46,7 @@ class Split:
     """
 
     def __init__(self, folder: Path, counts: SplitCounts, window: int):
-        self.shard_rows = tuple(counts.shard_rows)
+        self.folder, self.shard_rows = folder, tuple(counts.shard_rows)
         self._paths = [folder / shard for shard in counts.shards]
         self._first_row = np.cumsum((0, *self.shard_rows))
         batches_per_shard = 1 + max(self.shard_rows, default=0) // ROWS_PER_BATCH
@@ -120,6 +120,11 @@ def open_shard(path: Path) -> tuple[pa.Schema, list[pa.ipc.Message]]:
 
 def unreadable(path: Path, error: object) -> UserError:
     return UserError(f"{path}: cannot be read as an Arrow stream ({error}). Prepare the data again.")
+
+
+def evenly_spaced(num_rows: int, max_instances: int) -> np.ndarray:
+    """Rows (int64), ascending, that held-out figures are taken from: all, or `max_instances` of them."""
+    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, max_instances)).astype(np.int64))
 
 
 def micro_batches(split: Split, rows: np.ndarray, micro_batch_size: int) -> Iterator[MicroBatch]:

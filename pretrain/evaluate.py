@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.cut import rank_slice
-from pretrain.data import Split, micro_batches
+from pretrain.data import Split, evenly_spaced, micro_batches
 from pretrain.distributed import rank, sum_over_ranks, world_size
 from pretrain.engine import Engine
 from pretrain.model import IGNORED_LABEL, LossSums, MicroBatch
@@ -55,7 +54,7 @@ def validate(
 
     each_batch: called before each micro-batch.
     """
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), max_instances)).astype(np.int64))
+    chosen = evenly_spaced(len(split), max_instances)
     mine = rank_slice(chosen, rank(), world_size())
     totals = torch.zeros(6, dtype=torch.float64)
     engine.model.eval()

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from data_prep.schema import MANIFEST_NAME, TOKENIZER_FOLDER, read_manifest
-from pretrain.checkpoint import find_fault, newest_good_checkpoint, read_state
+from pretrain.checkpoint import choose_checkpoint, read_state
 from pretrain.config import load_config, tokenizer_faults
 from pretrain.export_options import ExportOptions
 from pretrain.hf_weights import hf_config, to_hf_weights
@@ -73,28 +73,6 @@ def parents_of(run_folder: Path, checkpoint: Path, data: Path) -> list[Record]:
     """The run, and the data where the run's own record does not name it."""
     run = parent("run", run_folder, f"checkpoints/{checkpoint.name}/manifest.json")
     return [run, parent("data", data, MANIFEST_NAME)] if run["provenance"] == UNKNOWN else [run]
-
-
-def choose_checkpoint(checkpoints: Path, which: str) -> Path:
-    """The folder of checkpoint `last`, `best` or a step."""
-    if which in ("last", "best"):
-        newest, damaged = newest_good_checkpoint(checkpoints)
-        for bad, fault in damaged.items():
-            print(f"damaged checkpoint passed over: {bad}: {fault}")
-        if newest is None:
-            raise UserError(f"{checkpoints}: there is no checkpoint yet. Start the run with `albert launch`.")
-        if which == "last":
-            return newest
-        which = str(read_state(newest)["best"].get("step"))
-        if which == "None":
-            raise UserError(f"--checkpoint best: no step saved in {checkpoints} was validated; give last or a step.")
-    folder = checkpoints / f"step-{which}"
-    if not folder.is_dir():
-        there = ", ".join(sorted(path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))) or "none"
-        raise UserError(f"--checkpoint {which}: no such checkpoint in {checkpoints}; give last, best or a step ({there}).")
-    if fault := find_fault(folder):
-        raise UserError(f"{folder}: {fault}. Choose another --checkpoint.")
-    return folder
 
 
 def copy_tokenizer(source: Path, target: Path, more: dict[str, Any]) -> None:

@@ -27,6 +27,23 @@ def masked_lm_loss(hidden_ME: Tensor, decoder_VE: Tensor, bias_V: Tensor, labels
         return MaskedLMLoss.apply(hidden_ME.to(dtype), decoder_VE, bias_V, labels_M, torch.is_grad_enabled())
 
 
+def masked_lm_scores(hidden_ME: Tensor, decoder_VE: Tensor, bias_V: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each masked piece its cross-entropy (M), in the dtype of the weights, and whether the best guess is right (M), bool."""
+    losses, correct = [], []
+    chunk = chunk_size(len(bias_V))
+    for start in range(0, len(labels_M), chunk):
+        labels_C = labels_M[start : start + chunk]
+        logits_CV = F.linear(hidden_ME[start : start + chunk], decoder_VE, bias_V)
+        losses.append(F.cross_entropy(logits_CV, labels_C, reduction="none"))
+        correct.append(logits_CV.argmax(-1) == labels_C)
+    return torch.cat(losses), torch.cat(correct)
+
+
+def chunk_size(vocab_size: int) -> int:
+    """Masked pieces whose logits exist at a time."""
+    return max(1, CHUNK_ELEMENTS // vocab_size)
+
+
 class MaskedLMLoss(torch.autograd.Function):
     """See `masked_lm_loss`; cannot be differentiated twice."""
 
@@ -42,7 +59,7 @@ class MaskedLMLoss(torch.autograd.Function):
                 torch.zeros_like(bias_V),
             )
         weight_VE = decoder_VE.to(hidden_ME.dtype)
-        chunk = max(1, CHUNK_ELEMENTS // len(bias_V))
+        chunk = chunk_size(len(bias_V))
         for start in range(0, len(labels_M), chunk):
             hidden_CE, labels_C1 = hidden_ME[start : start + chunk], labels_M[start : start + chunk, None]
             logits_CV = F.linear(hidden_CE, weight_VE).to(bias_V.dtype).add_(bias_V)
