@@ -4,17 +4,18 @@ Where blocks are shared in a way that Hugging Face cannot express (`share` other
 its own, holding equal copies of the shared weights.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pretrain.config import ModelConfig
+from pretrain.hf_shape import read_hf_config
 from pretrain.model import LAYER_NORM_EPS, Albert, block_of_layer
-from tokenizer.errors import UserError
+from tokenizer.errors import UserError, first_line
 from tokenizer.special_tokens import CLS_ID, PAD_ID, SEP_ID
 
 OUTSIDE_LAYERS = {
@@ -42,6 +43,8 @@ IN_ATTENTION = {
     "output": "attention.dense",
     "layer_norm": "attention.LayerNorm",
 }
+DECODER, PIECES = "predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"
+"""One tensor under two names, where a file has both."""
 IN_FFN = {"up": "ffn", "down": "ffn_output", "layer_norm": "full_layer_layer_norm"}
 
 
@@ -105,43 +108,58 @@ def load_hf_weights(model: Albert, config: ModelConfig, folder: Path) -> None:
     Raises:
         UserError: no such folder, another shape, a pickled checkpoint only, or an encoder weight is missing.
     """
-    check_hf_config(config, model.embeddings.word.num_embeddings, folder)
+    try:
+        check_hf_config(config, model.embeddings.word.num_embeddings, folder)
+        weights = read_hf_weights(config, folder)
+    except UserError as error:
+        raise UserError(f"model.init_from: {error}") from error
+    try:
+        model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        where = folder / "model.safetensors"
+        raise UserError(f"model.init_from: {where} does not fit config.json: {' '.join(str(error).split())}") from error
+
+
+def read_hf_weights(config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+    """Our name -> tensor, fp32, from a Hugging Face ALBERT folder of this shape; those of heads that it lacks are not among them.
+
+    Raises:
+        UserError: no model.safetensors, or it is damaged; a weight of the encoder is missing; weights that are one here differ.
+    """
     path = folder / "model.safetensors"
     if not path.is_file():
         raise UserError(
-            f"model.init_from: {folder} has no model.safetensors. Pickled weights are not read; load the model in transformers "
+            f"{folder} has no model.safetensors. Pickled weights are not read; load the model in transformers "
             "and call save_pretrained, which writes safetensors."
         )
-    theirs = load_file(path)
+    try:
+        theirs = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({first_line(error)}). Fetch or export the model again.") from error
     if not any(name.startswith("albert.") for name in theirs):  # saved from a bare AlbertModel
         theirs = {f"albert.{name}": tensor for name, tensor in theirs.items()}
+    if DECODER in theirs and PIECES in theirs and not torch.equal(theirs[DECODER].float(), theirs[PIECES].float()):
+        raise UserError(f"{folder} has a masked-LM decoder that is not its piece embeddings, which ALBERT's is.")
+    theirs["predictions.bias"] = theirs.get("predictions.decoder.bias", theirs.get("predictions.bias"))  # as transformers 5 does
     ours, missing = {}, []
     for hf_name, name in hf_names(config).items():
-        if hf_name not in theirs:
+        if theirs.get(hf_name) is None:
             missing += [hf_name] if hf_name.startswith("albert.") and "pooler" not in hf_name else []
         elif name in ours and not torch.equal(ours[name], theirs[hf_name].float()):
-            raise UserError(f"model.init_from: {folder} has other weights in {hf_name} than in the layer it should share with.")
+            raise UserError(f"{folder} has other weights in {hf_name} than in the layer it should share with.")
         else:
             ours[name] = theirs[hf_name].float()
     if missing:
-        raise UserError(f"model.init_from: {path} lacks {', '.join(missing[:3])}{' ...' if missing[3:] else ''}: is it an ALBERT?")
-    try:
-        model.load_state_dict(ours, strict=False)
-    except RuntimeError as error:
-        raise UserError(f"model.init_from: {path} does not fit config.json: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} lacks {', '.join(missing[:3])}{' ...' if missing[3:] else ''}: is it an ALBERT?")
+    return ours
 
 
 def check_hf_config(config: ModelConfig, vocab_size: int, folder: Path) -> None:
     """Every difference in shape between a Hugging Face folder and the run config, in one `UserError`."""
-    try:
-        theirs = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.init_from: {folder}/config.json cannot be read ({error}). Give a Hugging Face ALBERT folder."
-        ) from error
+    theirs = read_hf_config(folder)
     shape = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_hidden_groups", "num_attention_heads")
     shape += ("intermediate_size", "max_position_embeddings", "inner_group_num", "hidden_act", "model_type")
     ours = hf_config(config, vocab_size)
     faults = [f"{key}: the folder has {theirs.get(key)!r}, this run {ours[key]!r}" for key in shape if theirs.get(key) != ours[key]]
     if faults:
-        raise UserError(f"model.init_from: {folder} is another model:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        raise UserError(f"{folder} is another model:\n" + "\n".join(f"  - {fault}" for fault in faults))

@@ -1,0 +1,73 @@
+"""A Hugging Face ALBERT's config.json in, the shape of `pretrain.model.Albert` that computes the same out, or why none does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pretrain.config import ModelConfig, describe
+from tokenizer.errors import UserError
+
+COMPUTED: dict[str, tuple[object, ...]] = {
+    "model_type": ("albert",),
+    "inner_group_num": (1,),
+    "hidden_act": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_eps": (1e-12,),
+    "type_vocab_size": (2,),
+    "position_embedding_type": ("absolute",),
+}
+"""Fields, and the values that `Albert` computes; the two names of the activation are those of one function."""
+
+DEFAULTS = {
+    "vocab_size": 30_000,
+    "embedding_size": 128,
+    "hidden_size": 4096,
+    "num_hidden_layers": 12,
+    "num_hidden_groups": 1,
+    "num_attention_heads": 64,
+    "intermediate_size": 16_384,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.02,
+}
+"""The other fields that matter, with what AlbertConfig of transformers 5.23 takes where one is left out."""
+
+
+def config_from_hf(folder: Path) -> tuple[ModelConfig, int]:
+    """Shape and vocabulary size of a Hugging Face ALBERT folder.
+
+    Raises:
+        UserError: config.json cannot be read, or describes what `Albert` cannot compute; every reason is listed.
+    """
+    content = read_hf_config(folder)
+    faults = []
+    for key, known in COMPUTED.items():
+        value = content.get(key, known[0] if key != "model_type" else None)
+        if value not in known:
+            faults.append(f"{key} is {value!r}, and only {' or '.join(map(str, known))} can be computed here")
+    shape = {key: content.get(key, default) for key, default in DEFAULTS.items()}
+    vocab_size = shape.pop("vocab_size")
+    if type(vocab_size) is not int or vocab_size < 1:
+        faults.append(f"vocab_size must be a whole number above 0, found {vocab_size!r}")
+    try:
+        config = TypeAdapter(ModelConfig).validate_python(shape)
+    except ValidationError as error:
+        faults += map(describe, error.errors())
+    if faults:
+        raise UserError(f"{folder / 'config.json'}: " + "; ".join(faults) + ".")
+    return config, vocab_size
+
+
+def read_hf_config(folder: Path) -> dict[str, Any]:
+    """Content of config.json.
+
+    Raises:
+        UserError: it is not there, or holds something else than a JSON object.
+    """
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}/config.json cannot be read ({error}). Give a Hugging Face ALBERT folder.") from error
+    return content
