@@ -41,6 +41,11 @@ VERBS = {
     "launch": Verb(
         "pretrain under DeepSpeed, or go on from the newest good checkpoint", "launch.options:LaunchOptions", "launch.run:launch"
     ),
+    "evaluate": Verb(
+        "compare models on held-out text: loss, accuracy, sentence order",
+        "pretrain.evaluate_options:EvaluateOptions",
+        "pretrain.comparison:evaluate",
+    ),
     "export": Verb("write a checkpoint in Hugging Face format", "pretrain.export_options:ExportOptions", "pretrain.export:export"),
 }
 

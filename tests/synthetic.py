@@ -1,11 +1,13 @@
 """Data folders made for a test: real shards and a real manifest, with lengths, mask counts and labels as uneven as a test needs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from data_prep.schema import FORMAT_VERSION, ROWS_PER_BATCH, Manifest, SplitCounts, shard_schema, write_manifest
+from tokenizer.chain import SPECIAL_IDS
 from tokenizer.files import sha256_of_files
 from tokenizer.special_tokens import CLS_ID, FIRST_ORDINARY_ID, MASK_ID, SEP_ID
 
@@ -20,8 +22,8 @@ def write_synthetic_data(folder: Path, *, num_instances: int = 40, max_seq_lengt
     """
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer_files = [folder / "tokenizer" / name for name in ("tokenizer.json", "tokenizer_config.json")]
-    for path in tokenizer_files:
-        path.write_text("{}")
+    tokenizer_files[0].write_text(json.dumps(tokenizer_content()))
+    tokenizer_files[1].write_text("{}")
     generator = np.random.default_rng(seed)
     splits = {"train": num_instances, "validation": 8}
     counts = {name: write_split(folder, name, rows, max_seq_length, generator) for name, rows in splits.items()}
@@ -39,6 +41,16 @@ def write_synthetic_data(folder: Path, *, num_instances: int = 40, max_seq_lengt
         ),
     )
     return folder
+
+
+def tokenizer_content() -> dict:
+    """tokenizer.json as far as it is read: of the ordinary pieces every third one starts a word, the others go on with one."""
+    pieces = list(SPECIAL_IDS)
+    pieces += [("▁" if number % 3 == 0 else "") + "a" * (number + 1) for number in range(VOCAB_SIZE - len(pieces))]
+    return {
+        "model": {"type": "Unigram", "vocab": [[piece, -1.0] for piece in pieces]},
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": ""},
+    }
 
 
 def write_split(folder: Path, name: str, num_rows: int, max_seq_length: int, generator: np.random.Generator) -> SplitCounts:

@@ -20,7 +20,15 @@ ROOT = Path(__file__).parent.parent
 
 def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albert):
     output = albert("--help").stdout
-    assert re.findall(r"^  (\w+)  ", output, re.MULTILINE) == ["tokenizer", "prepare", "inspect", "doctor", "launch", "export"]
+    assert re.findall(r"^  (\w+)  ", output, re.MULTILINE) == [
+        "tokenizer",
+        "prepare",
+        "inspect",
+        "doctor",
+        "launch",
+        "evaluate",
+        "export",
+    ]
     code = "import runpy, sys; sys.argv = ['albert', '--help']\n"
     code += "try: runpy.run_path(%r, run_name='__main__')\nexcept SystemExit: pass\n"
     code += "heavy = ('torch', 'deepspeed', 'transformers', 'numba', 'pyarrow', 'jsonargparse')\n"
@@ -29,7 +37,7 @@ def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albe
     assert printed.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "inspect", "doctor", "launch", "export"])
+@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "inspect", "doctor", "launch", "evaluate", "export"])
 def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(albert, verb):
     output = albert(verb, "--help").stdout
     code = f"import sys; sys.argv = ['albert', {verb!r}, '--help']; import runpy\n"
@@ -47,7 +55,7 @@ def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(al
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["lunch"], "there is no verb `lunch`; choose one of tokenizer, prepare, inspect, doctor, launch, export"),
+        (["lunch"], "there is no verb `lunch`; choose one of tokenizer, prepare, inspect, doctor, launch, evaluate, export"),
         (["export", "--run", "x"], "required: output"),
         (["export", "--run", "x", "--output", "y", "--chekpoint", "last"], "--chekpoint"),
         (["tokenizer", "--input", "x", "--output", "y", "--vocab_size", "many"], "vocab_size"),

@@ -80,6 +80,7 @@ def test_no_verb_needs_a_network_or_asks_for_one(machine, tmp_path):
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     machine.run(ALBERT, "inspect", run, "--html", tmp_path / "run.html")
     machine.run(ALBERT, "export", "--run", run, "--output", export)
+    machine.run(ALBERT, "evaluate", "--model", run, export, "--max_instances", 20)
     assert "torch.Size" in machine.run(sys.executable, "-c", LOAD, export)
     assert machine.asked_for() == []
 

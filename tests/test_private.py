@@ -221,6 +221,7 @@ class Work:
         self.run("launch fails", "launch", *where, *steps, "--model.hidden_size", 17, code=2)
         self.run("inspect run", "inspect", folder / "run", "--html", folder / "run.html", "--num", 20)
         self.run("export", "export", "--run", folder / "run", "--output", folder / "hf")
+        self.run("evaluate", "evaluate", "--model", folder / "run", folder / "hf", "--output", folder / "figures.json")
 
     def places(self) -> set[str]:
         """Where planted words are, of all that was said, and of every file that is neither shard nor vocabulary."""
@@ -271,6 +272,7 @@ def test_no_verb_shows_a_word_of_a_private_corpus(work, small_config):
     assert work.places() == set()
     assert (work.folder / "run" / "DONE").exists()
     assert (work.folder / "hf" / "README.md").exists()
+    assert (work.folder / "figures.json").exists()
     assert list((work.folder / "run").rglob("*.wandb"))
     manifest = read_manifest(work.folder / "data")
     assert manifest.duplicate_documents == 1

@@ -120,6 +120,7 @@ class Work:
         self.albert("inspect", self.run_folder, "--html", self.place / f"{EVIL} of the run.html")
         self.albert("export", "--run", self.run_folder, "--output", self.export)
         self.albert("export", "--run", self.run_folder, "--output", self.export, "--checkpoint", "$(touch was_run)", code=2)
+        self.albert("evaluate", "--model", self.run_folder, self.export, "--output", self.place / "figures.json")
 
 
 @pytest.fixture(scope="module")
@@ -237,5 +238,7 @@ def test_pickles_beside_what_is_read_are_passed_over(work, tmp_path, bomb, mark)
     (init / "model.safetensors").unlink()
     (init / "pytorch_model.bin").write_bytes(bomb)
     said = work.albert(*work.launch("--output", tmp_path / "new", "--model.init_from", init), code=2).stderr
+    assert "Pickled weights are not read" in said
+    said = work.albert("evaluate", "--model", run, init, code=2).stderr
     assert "Pickled weights are not read" in said
     assert not mark.exists()
