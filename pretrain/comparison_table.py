@@ -29,7 +29,7 @@ def print_comparison(result: dict[str, Any]) -> None:
     say(f"random: weights as training draws them, seed {drawn['seed']}, of the shape of model 1")
     for model in models:
         say(f"{model['name']}: {about(model)}")
-    say("accuracies in %, ± the half of a 95 % interval, rounded up")
+    say("accuracies in %, ± the farther end of the 95 % interval, rounded up")
     for start in range(0, len(models), MODELS_IN_A_TABLE):
         columns = [floor, drawn, *models[start : start + MODELS_IN_A_TABLE]]
         for table in tables(columns, result):
@@ -102,8 +102,11 @@ def perplexity(figures: dict[str, Any] | None) -> str:
 
 
 def accuracy(figures: dict[str, Any] | None) -> str:
+    """In per cent, with how far off the farther end of the interval is; from 10 on without a decimal, to keep to 9 columns."""
     if not figures:
         return "-"
-    interval = figures["accuracy_interval"]
-    within = f"±{math.ceil(500 * (interval[1] - interval[0])) / 10:.1f}" if interval else ""
-    return f"{100 * figures['accuracy']:.1f}{within}"
+    share, interval = figures["accuracy"], figures["accuracy_interval"]
+    if interval is None:
+        return f"{100 * share:.1f}"
+    tenths = math.ceil(1000 * max(share - interval[0], interval[1] - share))
+    return f"{100 * share:.1f}±" + (f"{tenths / 10:.1f}" if tenths < 100 else f"{math.ceil(tenths / 10)}")

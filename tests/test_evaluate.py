@@ -20,6 +20,7 @@ from data_prep.schema import read_manifest
 from pretrain.breakdown import HeldOut, length_bands, rank_bands
 from pretrain.checkpoint import load_weights
 from pretrain.comparison import evaluate
+from pretrain.comparison_table import accuracy
 from pretrain.config import load_config
 from pretrain.data import collate, open_split
 from pretrain.evaluate_options import EvaluateOptions
@@ -232,6 +233,18 @@ def test_the_command_prints_80_columns_without_a_terminal_and_writes_every_figur
     again = albert("evaluate", "--model", hf, "--output", output, "--data", synthetic)  # an earlier evaluation is replaced
     assert len(json.loads(output.read_text())["columns"]) == 3
     assert str(output) in again.stdout
+
+
+def test_an_accuracy_is_shown_in_9_columns_with_the_farther_end_of_its_interval():
+    shown = [
+        ((1.0, [0.51, 1.0]), "100.0±49"),
+        ((0.123, [0.1201, 0.128]), "12.3±0.5"),
+        ((0.5, [0.40, 0.6]), "50.0±10"),
+        ((0.5, None), "50.0"),
+    ]
+    for (share, interval), expected in shown:
+        assert accuracy({"accuracy": share, "accuracy_interval": interval}) == expected
+    assert accuracy(None) == "-"
 
 
 def test_all_that_is_wrong_with_models_and_data_is_in_one_error(undisturbed, hf, synthetic, tmp_path):

@@ -1,15 +1,21 @@
 """What only a GPU shows; skipped without one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from runs import tensors
-from synthetic import write_synthetic_data
+from safetensors.torch import save_file
+from synthetic import VOCAB_SIZE, write_synthetic_data
 
 from pretrain.attention import Packing, chosen_kernel, packed_attention, padded_attention
+from pretrain.comparison import evaluate
+from pretrain.config import ModelConfig
+from pretrain.evaluate_options import EvaluateOptions
+from pretrain.hf_weights import hf_config, to_hf_weights
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer, set_lr
 
@@ -94,3 +100,16 @@ def test_a_lamb_step_on_the_gpu_waits_for_nothing():
         optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_figures_of_evaluate_on_the_gpu_are_those_on_the_cpu(data, tmp_path):
+    config = ModelConfig(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128)
+    model = Albert(config, VOCAB_SIZE)
+    model.initialize(0.2, torch.Generator().manual_seed(1))
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(config, VOCAB_SIZE)))
+    save_file(to_hf_weights(model.state_dict(), config), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(data / "tokenizer" / "tokenizer.json", tmp_path)
+    found = [evaluate(EvaluateOptions(model=[str(tmp_path)], data=data, device=device)) for device in ("cpu", "cuda")]
+    for cpu, gpu in zip(*(result["columns"][1:] for result in found), strict=True):
+        for key in ("masked_lm", "sentence_order"):
+            assert gpu[key]["loss"] == pytest.approx(cpu[key]["loss"], rel=1e-4)  # fp32, sums in another order
