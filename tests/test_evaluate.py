@@ -238,7 +238,7 @@ def test_the_command_prints_80_columns_without_a_terminal_and_writes_every_figur
 def test_an_accuracy_is_shown_in_9_columns_with_the_farther_end_of_its_interval():
     shown = [
         ((1.0, [0.51, 1.0]), "100.0±49"),
-        ((0.123, [0.1201, 0.128]), "12.3±0.5"),
+        ((0.123, [0.1201, 0.1279]), "12.3±0.5"),
         ((0.5, [0.40, 0.6]), "50.0±10"),
         ((0.5, None), "50.0"),
     ]
