@@ -81,10 +81,10 @@ clean:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Python {v[0]}.{v[1]}: 3.11 to 3.13 is needed; give one with PYTHON=python3.12")'
 	$(CHECK_WHEELHOUSE)
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) --editable '.[transformers]'
+	$(PIP_INSTALL) --editable '.[transformers,finetune]'
 	touch $@
 
 .venv/installed-test: .venv/installed
 	$(CHECK_WHEELHOUSE)
-	$(PIP_INSTALL) --editable '.[transformers,test]'
+	$(PIP_INSTALL) --editable '.[transformers,finetune,test]'
 	touch $@

@@ -47,6 +47,9 @@ VERBS = {
         "pretrain.comparison:evaluate",
     ),
     "export": Verb("write a checkpoint in Hugging Face format", "pretrain.export_options:ExportOptions", "pretrain.export:export"),
+    "finetune": Verb(
+        "train an exported model on labelled text", "downstream.finetune_options:FinetuneOptions", "downstream.finetune:finetune"
+    ),
 }
 
 

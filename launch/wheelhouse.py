@@ -23,7 +23,7 @@ from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, sha256_of_files
 
 LOCK = Path("requirements.lock")
-EXTRAS = ("transformers", "test")
+EXTRAS = ("transformers", "finetune", "test")
 """Of setup.cfg: those of `make venv` and `make test`."""
 
 SUMS, LICENCES, MADE_FOR = "SHA256SUMS", "licences.tsv", "made_for.json"

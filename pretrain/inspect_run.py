@@ -7,7 +7,7 @@ from rich.text import Text
 
 from data_prep.inspect_options import InspectOptions
 from data_prep.page import write_page
-from pretrain.export import choose_checkpoint
+from pretrain.checkpoint import choose_checkpoint
 from pretrain.predictions import Predictions, predict
 from pretrain.run_page import about, build_run_page
 from pretrain.run_report import MARKS, RunReport, Series, read_run

@@ -194,7 +194,7 @@ def test_launch_leaves_a_folder_of_other_things_alone_and_names_an_output_it_can
         assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "data_prep", "pretrain", "launch"])
+@pytest.mark.parametrize("name", ["tokenizer", "data_prep", "pretrain", "downstream", "launch"])
 def test_a_package_that_hides_ours_is_named_in_one_line(name, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("")

@@ -93,7 +93,7 @@ def test_a_request_would_be_seen(machine):
     machine.record.unlink()
 
 
-@pytest.mark.parametrize("room", ["tokenizer", "data_prep", "pretrain", "launch"])
+@pytest.mark.parametrize("room", ["tokenizer", "data_prep", "pretrain", "downstream", "launch"])
 def test_nothing_fetches_code_or_models(room):
     """`hf:` names and URLs of the user go through `datasets.load_dataset` and fsspec, each in one file."""
     names: dict[str, set[str]] = {}

@@ -16,7 +16,7 @@ from runs import records
 from tokenizer.files import sha256_of_files
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("tokenizer", "data_prep", "pretrain", "launch")
+ROOMS = ("tokenizer", "data_prep", "pretrain", "downstream", "launch")
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for room in ROOMS for path in sorted((ROOT / room).glob("*.py"))}
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}

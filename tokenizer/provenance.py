@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 UNKNOWN = "unknown"
 """In place of a parent's record, beside a `reason`."""
 
-PROJECT, PACKAGES = "albert-pretraining", ("tokenizer", "data_prep", "pretrain", "launch")
+PROJECT, PACKAGES = "albert-pretraining", ("tokenizer", "data_prep", "pretrain", "downstream", "launch")
 LINE_WIDTH = 120
 GIT_SECONDS = 60
 """After so long git is taken for out of reach."""
@@ -176,7 +176,7 @@ def code_revision(root: Path | None = None) -> Record:
     """The code at work: release, git commit (None outside the project's own checkout), whether nothing was changed since, and the
     SHA-256 of what `sha256sum` prints for the sources, sorted by path.
 
-    root: folder of the four packages; default: that of this code.
+    root: folder of the five packages; default: that of this code.
     """
     root = root or package_root()
     try:

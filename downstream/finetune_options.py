@@ -1,0 +1,89 @@
+"""Options of `albert finetune`. No heavy import: the command line is built from this dataclass."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tokenizer.errors import UserError
+
+Kind = Literal["classification", "regression", "glue"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """Options of `albert finetune`."""
+
+    model: Path
+    """Folder that `albert export` wrote, or any Hugging Face ALBERT folder with safetensors."""
+    output: Path
+    """Folder to write: the fine-tuned model of the best seed, which loads in `transformers.pipeline`, and results.json."""
+    task: Kind = "classification"
+    """`classification` or `regression` of a text or a pair of texts, or `glue`: all of its tasks that --glue_folder holds."""
+    train: str | None = None
+    """Labelled texts: a .tsv, .csv or .jsonl file, maybe .gz, or hf:NAME[:CONFIG[:SPLIT]] for a dataset of `datasets`."""
+    validation: str | None = None
+    """As --train, to choose the best epoch by; default: a tenth of --train, drawn with --seed."""
+    test: str | None = None
+    """As --train, looked at once, after the training; without labels its predictions are written to predictions.tsv."""
+    glue_folder: Path | None = None
+    """For --task glue: a folder with CoLA, SST-2, MRPC and so on, each with train.tsv, dev.tsv and maybe test.tsv."""
+    text: str | None = None
+    """Column of the text; default: the first of text, sentence, sentence1, question, question1, premise that is there."""
+    text_pair: str | None = None
+    """Column of the second text; default: text_pair, sentence2, question2, hypothesis, or none of them."""
+    label: str | None = None
+    """Column of the label or the number to predict; default: label, or score."""
+    columns: list[str] = field(default_factory=list)
+    """Names of the columns of .tsv and .csv files without a header line."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header, and counts them."""
+    num_seeds: int = 1
+    """Runs with seeds of their own (head, order, dropout); several give a mean and a standard deviation."""
+    seed: int = 0
+    """The first of them."""
+    epochs: int = 3
+    """Passes over --train, at most."""
+    patience: int = 2
+    """Stop after so many epochs in a row without a better validation score; the best epoch's weights are kept anyhow."""
+    batch_size: int = 32
+    """Texts of an optimizer step."""
+    learning_rate: float = 5e-5
+    """Peak, after a tenth of the steps; linear to zero. Small models want more, such as 2e-4."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    max_seq_length: int | None = None
+    """Pieces of an input, pair and special pieces included, at most; default: what the model takes."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto is a GPU where there is one."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of matrix products."""
+    random_weights: bool = False
+    """Start from random weights of the same shape, to see what pretraining brings."""
+
+    def check(self) -> None:
+        """Raise one UserError with a line for each fault."""
+        faults = []
+        for name in ("num_seeds", "epochs", "patience", "batch_size", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                faults.append(f"--{name}: must be above 0, found {getattr(self, name)}")
+        for name in ("seed", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                faults.append(f"--{name}: must be at least 0, found {getattr(self, name)}")
+        if self.max_seq_length is not None and self.max_seq_length < 8:
+            faults.append(f"--max_seq_length: must be at least 8, found {self.max_seq_length}")
+        if self.task == "glue":
+            names = ("train", "validation", "test", "text", "text_pair", "label", "columns")
+            if given := [name for name in names if getattr(self, name)]:
+                faults.append(f"--{', --'.join(given)}: --task glue has files and columns of its own")
+            if self.glue_folder is None:
+                faults.append("--glue_folder: is missing; give the folder that holds CoLA, SST-2 and so on")
+        else:
+            if self.glue_folder is not None:
+                faults.append("--glue_folder: goes with --task glue alone")
+            if self.train is None:
+                faults.append("--train: is missing; give a file of labelled texts")
+        if not self.model.is_dir():
+            faults.append(f"--model: {self.model} is no folder; give one that `albert export` wrote")
+        if faults:
+            raise UserError("\n".join(faults))

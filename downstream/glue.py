@@ -1,0 +1,70 @@
+"""GLUE as it is published (Wang et al., arXiv 1804.07461): a folder for each task, tab-separated, each with columns of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from downstream.classification import build_task
+from downstream.finetune_options import FinetuneOptions
+from downstream.labelled import Columns, read_labelled
+from downstream.task import Task
+from tokenizer.errors import UserError
+
+
+class GlueTask(NamedTuple):
+    """Where a task keeps what, and the figures whose mean is its score."""
+
+    text: str
+    text_pair: str | None
+    label: str
+    figures: tuple[str, ...] = ("accuracy",)
+    regression: bool = False
+    header: tuple[str, ...] = ()
+    """Names of the columns of train.tsv and dev.tsv where they have no header line."""
+    validation: str = "dev"
+    more: tuple[str, ...] = ("test",)
+    """Files that are looked at, if they are there, after the training."""
+
+
+GLUE = {
+    "CoLA": GlueTask("sentence", None, "label", ("matthews",), header=("source", "label", "mark", "sentence")),
+    "SST-2": GlueTask("sentence", None, "label"),
+    "MRPC": GlueTask("#1 String", "#2 String", "Quality", ("accuracy", "f1")),
+    "QQP": GlueTask("question1", "question2", "is_duplicate", ("accuracy", "f1")),
+    "STS-B": GlueTask("sentence1", "sentence2", "score", ("pearson", "spearman"), regression=True),
+    "MNLI": GlueTask(
+        "sentence1", "sentence2", "gold_label", validation="dev_matched", more=("dev_mismatched", "test_matched", "test_mismatched")
+    ),
+    "QNLI": GlueTask("question", "sentence", "label"),
+    "RTE": GlueTask("sentence1", "sentence2", "label"),
+    "WNLI": GlueTask("sentence1", "sentence2", "label"),
+}
+
+
+def glue_tasks(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Iterator[Task]:
+    """Those whose folders are there, one after another.
+
+    Raises:
+        UserError: none is, or a file is not as published.
+    """
+    folder = options.glue_folder
+    there = [name for name in GLUE if (folder / name / "train.tsv").is_file()]
+    if not there:
+        raise UserError(f"--glue_folder {folder}: expected train.tsv in one or more of {', '.join(GLUE)}.")
+    for name in there:
+        yield read_glue_task(name, folder / name, options, tokenizer)
+
+
+def read_glue_task(name: str, folder: Path, options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Task:
+    task = GLUE[name]
+    files = {"train": "train", "validation": task.validation}
+    files |= {file: file for file in task.more if (folder / f"{file}.tsv").is_file()}
+    wanted, parts = Columns(task.text, task.text_pair, task.label), {}
+    for split, file in files.items():
+        trains = split in ("train", "validation")
+        names, path = task.header if trains else (), str(folder / f"{file}.tsv")
+        parts[split] = read_labelled(path, split, wanted, names=names, on_error=options.on_error, labelled=trains)
+    print(f"{name}: {', '.join(f'{len(part.rows):,} {split}' for split, part in parts.items())}")
+    return build_task(name, parts, tokenizer, options.max_seq_length, task.figures, regression=task.regression)

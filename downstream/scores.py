@@ -1,0 +1,28 @@
+"""Figures of predictions, from scikit-learn and scipy; GLUE's (Wang et al., arXiv 1804.07461, table 1) among them."""
+
+import math
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+
+def classification_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Logits (rows, classes) and class numbers (rows,) -> accuracy, F1 (of class 1 if there are two, else the mean over classes),
+    Matthews correlation."""
+    predicted = logits.argmax(-1)
+    average = "binary" if logits.shape[-1] == 2 else "macro"
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "f1": float(f1_score(labels, predicted, average=average, zero_division=0)),
+        "matthews": float(matthews_corrcoef(labels, predicted)),
+    }
+
+
+def regression_scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Numbers (rows, 1) and (rows,) -> Pearson and Spearman correlation (0 where either side is constant), mean squared error."""
+    predicted = outputs.reshape(-1)
+    constant = len(labels) < 2 or np.ptp(predicted) == 0 or np.ptp(labels) == 0
+    correlations = (0.0, 0.0) if constant else (pearsonr(predicted, labels)[0], spearmanr(predicted, labels)[0])
+    pearson, spearman = (0.0 if math.isnan(value) else float(value) for value in correlations)
+    return {"pearson": pearson, "spearman": spearman, "mse": float(np.mean((predicted - labels) ** 2))}

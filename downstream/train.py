@@ -1,0 +1,146 @@
+"""One fine-tuning with `transformers.Trainer`: the weights of its best epoch, its outputs and figures."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
+
+from downstream.finetune_options import FinetuneOptions
+from downstream.task import Scores, Task
+from tokenizer.errors import UserError
+
+WARMUP = 0.1
+"""Share of the steps."""
+
+
+class Trained(NamedTuple):
+    """What one seed came to."""
+
+    seed: int
+    epoch: int
+    """The best one, whose weights these are."""
+    model: PreTrainedModel
+    scores: dict[str, Scores]
+    """Of every split with labels but `train`."""
+    outputs: dict[str, np.ndarray]
+    """Of the splits other than `train` and `validation`."""
+
+
+def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trained:
+    """folder: an empty one, for Trainer; nothing is left in it."""
+    transformers.set_seed(seed)
+    model = make_model(task, options)
+    best = BestEpoch(seed, options.patience)
+    steps = options.epochs * math.ceil(len(task.splits["train"]) / options.batch_size)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=2 * options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_steps=round(WARMUP * steps),
+        weight_decay=options.weight_decay,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="no",  # Trainer's checkpoints hold pickles
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=options.device == "cpu",
+        bf16=options.dtype == "bf16",
+        fp16=options.dtype == "fp16",
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would make the batch larger than asked for
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=task.splits["train"],
+        eval_dataset=task.splits["validation"],
+        data_collator=DataCollatorWithPadding(task.tokenizer),
+        compute_metrics=lambda predicted: task.score(predicted.predictions, predicted.label_ids),
+        callbacks=[best],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    model.load_state_dict(best.weights)
+    scores, outputs = {"validation": best.scores}, {}
+    for split in task.splits.keys() - {"train", "validation"}:
+        predicted = trainer.predict(task.splits[split])
+        outputs[split] = predicted.predictions
+        if predicted.label_ids is not None:
+            scores[split] = task.score(predicted.predictions, predicted.label_ids)
+    return Trained(seed, best.epoch, model, scores, outputs)
+
+
+def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
+    """And how many pieces the model takes.
+
+    Raises:
+        UserError: the folder has no config of an encoder, no tokenizer, or no safetensors.
+    """
+    transformers.logging.set_verbosity_error()
+    if not any(folder.glob("model*.safetensors")):
+        raise UserError(
+            f"--model {folder}: has no model.safetensors. Pickled weights are not read; load the model in transformers and call "
+            "save_pretrained, which writes safetensors."
+        )
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), config.max_position_embeddings
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"--model {folder}: is no Hugging Face folder of an encoder ({' '.join(str(error).split())}).") from error
+
+
+def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
+    """The encoder with a new head, or all of it at random."""
+    config = transformers.AutoConfig.from_pretrained(options.model, local_files_only=True, **task.config)
+    auto_class = getattr(transformers, task.auto_class)
+    if options.random_weights:
+        return auto_class.from_config(config)
+    return auto_class.from_pretrained(
+        options.model,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # a folder that was fine-tuned for other classes
+    )
+
+
+class BestEpoch(TrainerCallback):
+    """Keeps the weights of the epoch with the best validation score, and ends training after `patience` epochs without a better."""
+
+    def __init__(self, seed: int, patience: int):
+        self.seed, self.patience = seed, patience
+        self.epoch, self.scores, self.weights = 0, {}, {}
+        self.loss = math.nan
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
+        self.loss = logs.get("loss", self.loss)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], model: PreTrainedModel, **more: Any
+    ) -> None:
+        epoch = round(state.epoch)
+        measured = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+        scores = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+        scores = {name: value for name, value in scores.items() if name not in measured}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "score")
+        print(f"seed {self.seed}, epoch {epoch} of {args.num_train_epochs}: loss {self.loss:.4f}, validation {shown}", flush=True)
+        if not self.scores or scores["score"] > self.scores["score"]:
+            self.epoch, self.scores = epoch, scores
+            self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+        elif epoch - self.epoch >= self.patience:
+            control.should_training_stop = True

@@ -1,0 +1,289 @@
+"""`albert finetune`: from labelled text in each layout to figures and a folder for `transformers.pipeline`."""
+
+import csv
+import gzip
+import json
+import math
+import random
+import shutil
+import statistics
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from datasets import ClassLabel, Dataset, Features, Value
+
+from downstream.finetune import finetune
+from downstream.finetune_options import FinetuneOptions
+from downstream.glue import GLUE
+from downstream.labelled import Columns, find_columns, read_labelled, read_rows
+from downstream.scores import classification_scores, regression_scores
+from downstream.train import BestEpoch, make_model
+from tokenizer.errors import UserError
+
+SUBJECTS = ("The budget", "This Congress", "Our economy", "The treaty", "My administration", "The nation")
+VERBS = {"pos": ("is strong", "has grown", "works well"), "neg": ("is weak", "has failed", "costs too much")}
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer, tmp_path_factory):
+    """A tiny ALBERT as an export has it, with random weights."""
+    folder = tmp_path_factory.mktemp("export") / "hf"
+    torch.manual_seed(0)
+    shape = {"embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    more = {"vocab_size": 2000, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    transformers.AlbertForPreTraining(transformers.AlbertConfig(**shape, **more)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model"):
+        shutil.copyfile(tokenizer / name, folder / name)
+    return folder
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, str]]:
+    """Text and label."""
+    draw = random.Random(seed)
+    labels = [draw.choice(("neg", "pos")) for _ in range(count)]
+    return [(f"{draw.choice(SUBJECTS)} {draw.choice(VERBS[label])}, and {draw.choice(SUBJECTS)} too.", label) for label in labels]
+
+
+def write_tsv(path, rows, header=("text", "label")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join("\t".join(map(str, row)) for row in ([header] if header else []) + rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """Options for 200 + 60 + 40 labelled sentences."""
+    counts = {"train": 200, "validation": 60, "test": 40}
+    return {name: write_tsv(tmp_path / f"{name}.tsv", sentences(count, seed)) for seed, (name, count) in enumerate(counts.items())}
+
+
+QUICK = {"learning_rate": 3e-3, "epochs": 4, "batch_size": 16, "device": "cpu"}
+
+
+def test_a_classifier_of_several_seeds_learns_loads_in_a_pipeline_and_is_the_best_of_them(model, reviews, tmp_path, capsys):
+    finetune(FinetuneOptions(model=model, output=tmp_path / "out", num_seeds=2, seed=3, **reviews, **QUICK))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    by_seed = {each["seed"]: each["scores"] for each in results["seeds"]}
+    assert list(by_seed) == [3, 4]
+    for split in ("validation", "test"):
+        values = [scores[split]["accuracy"] for scores in by_seed.values()]
+        assert results["scores"][split]["accuracy"] == {"mean": statistics.mean(values), "std": statistics.stdev(values)}
+    assert results["rows"] == {"train": 200, "validation": 60, "test": 40}
+    best = max(by_seed, key=lambda seed: by_seed[seed]["validation"]["score"])
+    assert results["kept_seed"] == best
+    assert by_seed[best]["test"]["accuracy"] > 0.9  # a word tells the label
+    predict = transformers.pipeline("text-classification", str(tmp_path / "out"))
+    texts, labels = zip(*sentences(40, 2), strict=True)
+    predicted = [answer["label"] for answer in predict(list(texts))]
+    with (tmp_path / "out" / "predictions_test.tsv").open() as file:
+        assert [row["prediction"] for row in csv.DictReader(file, delimiter="\t")] == predicted
+    right = np.mean([ours == label for ours, label in zip(predicted, labels, strict=True)])
+    assert by_seed[best]["test"]["accuracy"] == pytest.approx(right)
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert record["parents"][0]["path"] == str(model)
+    assert [entry["path"] for entry in record["inputs"]] == list(reviews.values())
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_the_same_command_gives_the_same_model(model, reviews, tmp_path):
+    options = FinetuneOptions(model=model, output=tmp_path / "one", **reviews, **QUICK | {"epochs": 1})
+    finetune(options)
+    finetune(replace(options, output=tmp_path / "two"))
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_one_file_is_enough(albert, model, tmp_path):
+    train = write_tsv(tmp_path / "mine.tsv", sentences(100, 0))
+    options = ("--model", model, "--train", train, "--output", tmp_path / "out", "--epochs", 1, "--device", "cpu")
+    output = albert("finetune", *options).stdout
+    assert "text: text, label: label" in output
+    assert "validation: 10 of the rows of --train, held out" in output
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == {"train": 90, "validation": 10}
+
+
+def write_glue(folder):
+    """Some of GLUE's tasks, with the columns that the published files have."""
+    pairs = [(number, *(text for text, _ in sentences(2, number)), number % 2) for number in range(40)]
+    cola = [("gj04", label == "pos", "" if label == "pos" else "*", text) for text, label in sentences(40, 0)]
+    for name in ("train", "dev"):
+        write_tsv(folder / "CoLA" / f"{name}.tsv", [(source, int(label), *rest) for source, label, *rest in cola], header=None)
+    write_tsv(folder / "CoLA" / "test.tsv", list(enumerate(text for text, _ in sentences(5, 1))), header=("index", "sentence"))
+    header = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+    for name in ("train", "dev"):
+        write_tsv(
+            folder / "MRPC" / f"{name}.tsv", [(label, 1, 2, first, second) for _, first, second, label in pairs], header=header
+        )
+    genre = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2")
+    similar = [(n, "news", "f", 2012, n, "none", "none", first, second, n / 8) for n, first, second, _ in pairs]
+    for name in ("train", "dev"):
+        write_tsv(folder / "STS-B" / f"{name}.tsv", similar, header=(*genre, "score"))
+    names = ("neutral", "entailment", "contradiction")
+    header = ("index", "sentence1", "sentence2", "label1", "gold_label")
+    for name in ("train", "dev_matched", "dev_mismatched"):
+        rows = [(n, first, second, names[n % 3], names[n % 3]) for n, first, second, _ in pairs]
+        write_tsv(folder / "MNLI" / f"{name}.tsv", rows, header=header)
+    write_tsv(folder / "MNLI" / "test_matched.tsv", [row[:3] for row in rows[:7]], header=header[:3])
+
+
+def test_glue_runs_the_tasks_that_a_folder_holds_as_they_are_published(model, tmp_path):
+    write_glue(tmp_path / "glue")
+    options = FinetuneOptions(
+        model=model, task="glue", glue_folder=tmp_path / "glue", output=tmp_path / "out", **QUICK | {"epochs": 1}
+    )
+    finetune(options)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [result["task"] for result in results] == ["CoLA", "MRPC", "STS-B", "MNLI"]
+    for result in results:
+        for scores in result["seeds"][0]["scores"].values():
+            figures = GLUE[result["task"]].figures
+            assert scores["score"] == pytest.approx(statistics.mean(scores[name] for name in figures))
+    assert set(results[3]["scores"]) == {"validation", "dev_mismatched"}
+    lines = (tmp_path / "out" / "MNLI" / "predictions_test_matched.tsv").read_text().splitlines()
+    assert len(lines) == 8
+    assert {line.split("\t")[1] for line in lines[1:]} <= {"neutral", "entailment", "contradiction"}
+    assert len((tmp_path / "out" / "CoLA" / "predictions_test.tsv").read_text().splitlines()) == 6
+    config = json.loads((tmp_path / "out" / "STS-B" / "config.json").read_text())
+    assert config["problem_type"] == "regression"
+    finetune(options)  # an earlier result is replaced
+
+
+def test_figures_are_those_of_their_definitions():
+    draw = np.random.default_rng(0)
+    logits, labels = draw.normal(size=(50, 2)), draw.integers(0, 2, 50)
+    predicted = logits.argmax(-1)
+    tp, tn, fp, fn = (int(((predicted == ours) & (labels == theirs)).sum()) for ours, theirs in ((1, 1), (0, 0), (1, 0), (0, 1)))
+    found = classification_scores(logits, labels)
+    assert found["accuracy"] == pytest.approx((tp + tn) / 50)
+    assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    under = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    assert found["matthews"] == pytest.approx((tp * tn - fp * fn) / under)
+    outputs, numbers = draw.normal(size=(50, 1)), draw.normal(size=50)
+    found = regression_scores(outputs, numbers)
+    assert found["pearson"] == pytest.approx(np.corrcoef(outputs[:, 0], numbers)[0, 1])
+    ranks = outputs[:, 0].argsort().argsort(), numbers.argsort().argsort()
+    assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert regression_scores(np.ones((5, 1)), numbers[:5])["pearson"] == 0
+
+
+def test_random_weights_are_not_those_of_the_folder(model):
+    task = SimpleNamespace(auto_class="AutoModelForSequenceClassification", config={"num_labels": 2})
+    pretrained = transformers.AutoModel.from_pretrained(model).state_dict()
+    options = FinetuneOptions(model=model, output=model)
+    kept, drawn = (make_model(task, each).albert.state_dict() for each in (options, replace(options, random_weights=True)))
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(kept[name], pretrained[name])
+    assert not torch.allclose(drawn[name], pretrained[name], atol=1e-3)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training():
+    layer, control = torch.nn.Linear(1, 1), SimpleNamespace(should_training_stop=False)
+    best = BestEpoch(0, patience=2)
+    stopped = []
+    for epoch, score in enumerate((0.5, 0.7, 0.7, 0.6, 0.9), 1):
+        with torch.no_grad():
+            layer.bias.fill_(epoch)
+        state, arguments = SimpleNamespace(epoch=float(epoch)), SimpleNamespace(num_train_epochs=5)
+        best.on_evaluate(arguments, state, control, {"eval_score": score, "eval_runtime": 1.0}, layer)
+        stopped.append(control.should_training_stop)
+        if control.should_training_stop:
+            break
+    assert stopped == [False, False, False, True]
+    assert (best.epoch, best.scores, best.weights["bias"].item()) == (2, {"score": 0.7}, 2.0)
+
+
+def test_every_layout_gives_the_same_rows(tmp_path):
+    rows = [{"text": 'He said "no",\tthen left', "label": "a"}, {"text": "two\nlines", "label": "b"}, {"text": "ü", "label": "a"}]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write("\n\n".join(map(json.dumps, rows)))
+    Dataset.from_list(rows).to_parquet(tmp_path / "set" / "train.parquet")
+    for source in (tmp_path / "rows.csv", tmp_path / "rows.jsonl.gz", f"hf:{tmp_path}/set"):
+        assert read_rows(str(source), "train") == rows
+    plain = write_tsv(tmp_path / "rows.tsv", [('a "quoted', "x"), ('b" word', "y")], header=None)
+    assert read_rows(plain, "train", ["text", "label"]) == [{"text": 'a "quoted', "label": "x"}, {"text": 'b" word', "label": "y"}]
+
+
+def test_class_labels_of_a_dataset_are_their_names_and_minus_one_is_none(tmp_path):
+    features = Features({"sentence": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    Dataset.from_dict({"sentence": ["a", "b"], "label": [-1, -1]}, features=features).to_parquet(tmp_path / "set" / "test.parquet")
+    found = read_labelled(f"hf:{tmp_path}/set", "train", Columns(None, None, None), labelled=True)
+    assert (found.texts(), found.labels()) == ((["a", "b"], None), ["yes", "no"])
+    assert read_labelled(f"hf:{tmp_path}/set", "test", Columns(None, None, None), labelled=False).columns.label is None
+
+
+def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
+    path = write_tsv(tmp_path / "rows.tsv", [("a", "x"), ("b",), ("c", "y")])
+    with pytest.raises(UserError, match=r"rows.tsv, line 3: has 1 columns, expected 2 \(text, label\).*--on_error skip"):
+        read_rows(path, "train")
+    assert [row["text"] for row in read_rows(path, "train", on_error="skip")] == ["a", "c"]
+    assert "1 rows with another number of columns than 2 left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([("a", "x")] * 30, ("text", "label"), "all rows have the label 'x'"),
+        ([("a", "x"), ("b", "y")], ("text", "label"), "2 rows are too few to hold a tenth out"),
+        ([("a", "x")] * 30, ("words", "class"), "no column text or sentence.*no column label or score; .*It has: words, class"),
+        ([("a", "x"), ("b", "")] * 30, ("text", "label"), "row 2: has no label in the column label"),
+        ([], ("text", "label"), "holds no rows"),
+    ],
+)
+def test_what_cannot_be_learnt_is_said(model, rows, header, message, tmp_path):
+    train = write_tsv(tmp_path / "train.tsv", rows, header)
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        finetune(FinetuneOptions(model=model, train=train, output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_training_lacks_and_numbers_that_are_none_are_said(model, reviews, tmp_path):
+    other = write_tsv(tmp_path / "other.tsv", [("a", "neutral")])
+    with pytest.raises(UserError, match="other.tsv: has labels that --train does not have: neutral"):
+        finetune(FinetuneOptions(model=model, output=tmp_path / "out", **reviews | {"validation": other}))
+    with pytest.raises(UserError, match="expected numbers to predict, found 'pos'|found 'neg'"):
+        finetune(FinetuneOptions(model=model, output=tmp_path / "out", task="regression", **reviews))
+
+
+def test_all_faults_of_the_options_are_in_one_error(tmp_path):
+    with pytest.raises(UserError) as error:
+        finetune(
+            FinetuneOptions(model=tmp_path / "absent", output=tmp_path, epochs=0, seed=-1, learning_rate=math.nan, max_seq_length=3)
+        )
+    for name in ("model", "epochs", "seed", "learning_rate", "max_seq_length", "train"):
+        assert f"--{name}: " in str(error.value)
+    glue = FinetuneOptions(model=tmp_path, output=tmp_path, task="glue", train="a.tsv")
+    with pytest.raises(UserError, match="(?s)--train: --task glue has files.*--glue_folder: is missing"):
+        glue.check()
+
+
+def test_a_folder_without_safetensors_and_an_input_too_long_for_the_model_are_said(model, reviews, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"has no model.safetensors. Pickled weights are not read"):
+        finetune(FinetuneOptions(model=tmp_path / "model", output=tmp_path / "out", **reviews))
+    with pytest.raises(UserError, match="--max_seq_length 65: the model takes 64 pieces at most"):
+        finetune(FinetuneOptions(model=model, output=tmp_path / "out", max_seq_length=65, **reviews))
+
+
+def test_a_folder_of_something_else_is_left_alone(model, reviews, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "love.txt").write_text("dear")
+    with pytest.raises(UserError, match="holds something else"):
+        finetune(FinetuneOptions(model=model, output=tmp_path / "letters", **reviews))
+
+
+def test_columns_asked_for_must_be_there():
+    rows = [{"a": "1", "b": "2", "label": "x"}]
+    assert find_columns(rows, Columns("a", "b", None), "f", labelled=True) == Columns("a", "b", "label")
+    with pytest.raises(UserError, match="no column c; give --text_pair NAME"):
+        find_columns(rows, Columns("a", "c", None), "f", labelled=True)
