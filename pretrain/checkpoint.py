@@ -8,6 +8,7 @@ none: dropout is a hash (pretrain/dropout.py).
 import json
 import os
 import re
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,11 @@ def find_fault(folder: Path) -> str | None:
 
 
 def delete_old_checkpoints(checkpoints: Path, *, keep_last: int, best_step: int | None) -> None:
-    """Keep the newest `keep_last` and the best."""
+    """Keep the newest `keep_last` and the best. What goes loses its name first: nobody meets half of it."""
     for folder in list_checkpoints(checkpoints)[:-keep_last]:
         if step_of(folder) != best_step:
-            shutil.rmtree(folder)
+            going = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")  # as of what a killed save leaves
+            shutil.rmtree(folder.rename(going))
 
 
 def delete_unfinished(checkpoints: Path) -> None:

@@ -97,11 +97,14 @@ def record_outputs(folder: Path, names: Iterable[str]) -> list[Record]:
     return [{"path": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": sha256_of_files(path)} for path in paths]
 
 
-def parent(role: str, folder: Path, marker: str) -> Record:
-    """An artefact that this one is made of: the SHA-256 of its file `marker`, which stands for its content, and its own record."""
-    entry = {"role": role, "path": os.path.abspath(folder), "marker": marker, "sha256": None}
+def parent(role: str, folder: Path, marker: str, sha256: str | None = None) -> Record:
+    """An artefact that this one is made of: the SHA-256 of its file `marker`, which stands for its content, and its own record.
+
+    sha256: of the marker, where that may be gone by now.
+    """
+    entry = {"role": role, "path": os.path.abspath(folder), "marker": marker, "sha256": sha256}
     try:
-        entry["sha256"] = sha256_of_files(folder / marker)
+        entry["sha256"] = sha256 or sha256_of_files(folder / marker)
         record = json.loads((folder / PROVENANCE_NAME).read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("no record in it")
