@@ -1,4 +1,4 @@
-"""A run's checkpoint as a Hugging Face folder: config, weights, tokenizer, model card."""
+"""A run's checkpoint as a Hugging Face folder: config, weights, tokenizer, model card; checked before it gets its name."""
 
 import json
 import re
@@ -6,16 +6,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
-from data_prep.schema import MANIFEST_NAME, TOKENIZER_FOLDER, read_manifest
-from pretrain.checkpoint import choose_checkpoint, read_state
-from pretrain.config import load_config, tokenizer_faults
+from data_prep.schema import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, manifest_sha256, read_manifest
+from pretrain.config import RunConfig, load_config, tokenizer_faults
+from pretrain.export_check import check_export, load_transformers, take_sample
 from pretrain.export_options import ExportOptions
+from pretrain.export_source import Source, read_source
 from pretrain.hf_weights import hf_config, to_hf_weights
+from pretrain.model import Albert
 from pretrain.model_card import model_card
+from pretrain.onnx_export import FILES as ONNX_FILES
+from pretrain.onnx_export import FOLDER as ONNX_FOLDER
+from pretrain.onnx_export import check_onnx_installed, write_onnx
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
+from tokenizer.privacy import words_withheld
 from tokenizer.provenance import (
     PROVENANCE_NAME,
     UNKNOWN,
@@ -29,49 +37,104 @@ from tokenizer.provenance import (
 )
 
 FILES = ("README.md", "config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json")
-"""What an export holds, beside provenance.json."""
+"""What an export holds, beside provenance.json and, with --onnx, the folder onnx."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
-    """Write config.json, model.safetensors, the tokenizer's files and README.md; return what the last lines say.
+    """Write what loads in transformers, check it, and give it its name; return what the last lines say.
 
     Raises:
-        UserError: no run, no whole checkpoint of that name, or the output holds something else.
+        UserError: no run, no whole checkpoint of that name, other data than the run's, the output holds something else, or what was
+            written does not say what the checkpoint says; what was at the output before stays.
     """
     session = open_session()
+    options.check()
     config = load_config(options.run / "config.yaml")
     manifest = read_manifest(config.data.path)
     if faults := tokenizer_faults(config.data.path, manifest):
         raise UserError("\n".join(faults))
-    check_output_folder(
-        options.output, marker="config.json", what="export", content="|".join(map(re.escape, (*FILES, PROVENANCE_NAME)))
-    )
-    folder = choose_checkpoint(options.run / "checkpoints", options.checkpoint)
-    state = read_state(folder)
-    weights = load_file(folder / "model.safetensors")
-    with replace_folder(options.output) as temporary:
-        save_file(to_hf_weights(weights, config.model), temporary / "model.safetensors", metadata={"format": "pt"})
-        write_json(temporary / "config.json", hf_config(config.model, manifest.vocab_size))
-        more = {"model_max_length": config.model.max_position_embeddings} | ({"private": True} if manifest.private else {})
-        copy_tokenizer(config.data.path / TOKENIZER_FOLDER, temporary, more)
-        write_text(temporary / "README.md", model_card(config, manifest, state, read_metrics(options.run, state["step"])))
-        what = {"checkpoint": options.checkpoint, "step": state["step"]}
-        parents = parents_of(options.run, folder, config.data.path)
+    check_output(options.output)
+    library = load_transformers()
+    source = read_source(options.run / "checkpoints", options.checkpoint, options.average)
+    check_data(config.data.path, source)
+    if options.onnx:
+        check_onnx_installed(sum(tensor.nbytes for tensor in source.weights.values()))
+    dtype = DTYPES[options.dtype]
+    with replace_folder(options.output) as temporary, words_withheld(manifest.private):
+        model = load_model(source.weights, config, manifest, dtype)
+        write_model(temporary, model, config, manifest, dtype)
+        sample = take_sample(model, config.data.path, manifest)
+        largest = check_export(temporary, sample, config.data.path, library)
+        checks = [f"transformers {library.version}: the same ids, and logits to {largest:.0e}, on {sample.split} text of the data."]
+        if options.onnx:
+            checks += write_onnx(temporary, dict(model.state_dict()), config.model, sample).sentences()
+        parents = parents_of(options.run, source, config.data.path)
+        metrics = read_metrics(options.run, source.state["step"])
+        card = model_card(config, manifest, source, metrics, parents, options, checks)
+        write_text(temporary / "README.md", card)
+        what = {"checkpoint": options.checkpoint, "step": source.state["step"], "dtype": options.dtype}
+        what |= {"checkpoints": source.checkpoints}
         record = new_record("export", options.output.absolute(), session, options=what, parents=parents)
-        close_session(record, 0, record_outputs(temporary, FILES))
+        close_session(record, 0, record_outputs(temporary, (*FILES, *(f"{ONNX_FOLDER}/{name}" for name in ONNX_FILES))))
         write_record(temporary, record)
     summary = {
         "output": str(options.output),
-        "step": state["step"],
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "step": source.state["step"],
+        "parameters": sum(tensor.numel() for tensor in source.weights.values()),
     }
-    print(f"exported step {summary['step']} ({summary['parameters']:,} parameters) to {options.output}")
+    mean = f", the mean of {', '.join(source.checkpoints)}" if len(source.checkpoints) > 1 else ""
+    print("\n".join(checks))
+    print(f"exported step {summary['step']}{mean} ({summary['parameters']:,} parameters, {options.dtype}) to {options.output}")
     return summary
 
 
-def parents_of(run_folder: Path, checkpoint: Path, data: Path) -> list[Record]:
+def check_output(output: Path) -> None:
+    """Raises a UserError if there is anything but an export."""
+    names = "|".join(map(re.escape, (*FILES, PROVENANCE_NAME, ONNX_FOLDER)))
+    check_output_folder(output, marker="config.json", what="export", content=names)
+    if (output / ONNX_FOLDER).exists():
+        check_output_folder(output / ONNX_FOLDER, marker=ONNX_FILES[0], what="export", content="|".join(map(re.escape, ONNX_FILES)))
+
+
+def check_data(data: Path, source: Source) -> None:
+    """Raises a UserError if this is not the data of the run: the model card would not tell the truth."""
+    if manifest_sha256(data) != source.state["data_sha256"]:
+        raise UserError(
+            f"{data}: is not the data that the checkpoint was trained on (the manifest differs). Put the former data back, or name "
+            "its folder as data.path in the config.yaml of the run."
+        )
+
+
+def load_model(weights: dict[str, Tensor], config: RunConfig, manifest: Manifest, dtype: torch.dtype) -> Albert:
+    """Our model with the weights as they are exported: rounded to `dtype`, in fp32.
+
+    Raises:
+        UserError: they are another model's.
+    """
+    model = Albert(config.model, manifest.vocab_size).eval()
+    try:
+        model.load_state_dict({name: tensor.to(dtype).float() for name, tensor in weights.items()})
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint holds another model than the run's config.yaml: {' '.join(str(error).split())}") from error
+    return model
+
+
+def write_model(folder: Path, model: Albert, config: RunConfig, manifest: Manifest, dtype: torch.dtype) -> None:
+    """All that is loaded."""
+    tensors = {name: tensor.to(dtype) for name, tensor in to_hf_weights(model.state_dict(), config.model).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # for its owner alone, unlike other files
+    content = hf_config(config.model, manifest.vocab_size) | {"dtype": str(dtype).removeprefix("torch.")}
+    write_json(folder / "config.json", content)
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")
+    more = {"model_max_length": config.model.max_position_embeddings} | ({"private": True} if manifest.private else {})
+    copy_tokenizer(config.data.path / TOKENIZER_FOLDER, folder, more)
+
+
+def parents_of(run_folder: Path, source: Source, data: Path) -> list[Record]:
     """The run, and the data where the run's own record does not name it."""
-    run = parent("run", run_folder, f"checkpoints/{checkpoint.name}/manifest.json")
+    newest, sha256 = next(iter(source.checkpoints.items()))
+    run = parent("run", run_folder, f"checkpoints/{newest}/manifest.json", sha256)
     return [run, parent("data", data, MANIFEST_NAME)] if run["provenance"] == UNKNOWN else [run]
 
 
@@ -88,6 +151,6 @@ def copy_tokenizer(source: Path, target: Path, more: dict[str, Any]) -> None:
 
 
 def read_metrics(run_folder: Path, step: int) -> list[dict[str, Any]]:
-    """Records of metrics.jsonl up to `step`."""
-    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    """Records of metrics.jsonl up to `step`. A line that is not whole yet, of a run that goes on, is of a later one."""
+    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     return [record for record in map(json.loads, lines) if record["step"] <= step]

@@ -1,18 +1,22 @@
-"""The README.md of an export: what the model is, what it was trained on, and its figures, all from the run's own records."""
+"""The README.md of an export: what the model is, what it was trained on and how, and its figures, all from the run's own records.
+
+It is meant to be published, so it holds no path and no host; of private data it names no file either.
+"""
 
 from typing import Any
 
+import yaml
+
 from data_prep.schema import Manifest
 from pretrain.config import RunConfig
+from pretrain.export_options import ExportOptions
+from pretrain.export_source import Source
+from pretrain.lineage import chain_rows, corpus_rows, hub_datasets
+from pretrain.progress import progress_from
+from tokenizer.provenance import Record
 
 CARD = """---
-library_name: transformers
-tags:
-- albert
-- fill-mask
-- sentence-order-prediction
-pipeline_tag: fill-mask
----
+{header}---
 
 # ALBERT, pretrained from scratch
 
@@ -26,6 +30,8 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = AutoModelForMaskedLM.from_pretrained("PATH")
 ```
 
+Licence of the weights: {licence}. Licence of the corpus: {data_licence}.
+
 ## Model
 
 | | |
@@ -34,6 +40,7 @@ model = AutoModelForMaskedLM.from_pretrained("PATH")
 | weights shared | {share}, {groups} hidden group(s) |
 | vocabulary | {vocab_size} SentencePiece unigram pieces |
 | longest input | {positions} pieces |
+| weights | {weights} |
 
 ## Data
 
@@ -41,24 +48,70 @@ model = AutoModelForMaskedLM.from_pretrained("PATH")
 |---|---|---|
 {data_rows}
 
-Masks: {mask_unit}, up to {max_ngram} words, {mask_ratio:.0%} of the pieces. Tokenizer SHA-256 `{tokenizer_sha256}`.
+Instances of up to {length} pieces, {dupe_factor} copies of the text with masks of their own. Masks: {mask_unit}, up to {max_ngram}
+words, {mask_ratio:.0%} of the pieces. {corpus_rows}
 
 ## Training
 
 {steps} steps of {batch} instances, {optimizer} with peak learning rate {lr:g}, {warmup} warm-up steps, weights in fp32,
 arithmetic in {dtype}.
 
+| | |
+|---|---|
+{recipe_rows}
+
 | figure on held-out text | value |
 |---|---|
 {figure_rows}
+
+## Checked
+
+{checks}
+
+## Where it comes from
+
+provenance.json, beside this file where it was kept, has the whole chain with commands and inputs. A file's SHA-256 stands for
+the artefact: the file holds the hashes of the others.
+
+| artefact | file | SHA-256 | code | made (UTC) |
+|---|---|---|---|---|
+{chain_rows}
+
+| hash | SHA-256 |
+|---|---|
+| tokenizer (tokenizer.json and tokenizer_config.json of the data, end to end) | `{tokenizer_sha256}` |
+| data (its manifest.json) | `{data_sha256}` |
 """
 
+FIGURES = {
+    "mlm_loss": "masked-LM loss (nats)",
+    "unigram_entropy": "unigram entropy of the text (nats)",
+    "mlm_accuracy": "masked-LM accuracy",
+    "sop_accuracy": "sentence-order accuracy",
+}
+NOT_STATED = "not stated by whoever exported it"
 
-def model_card(config: RunConfig, manifest: Manifest, state: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
-    """Markdown with the YAML header of Hugging Face's model cards."""
-    model, options = config.model, manifest.options
+
+def model_card(
+    config: RunConfig,
+    manifest: Manifest,
+    source: Source,
+    metrics: list[dict[str, Any]],
+    parents: list[Record],
+    options: ExportOptions,
+    checks: list[str],
+) -> str:
+    """Markdown with the YAML header of Hugging Face's model cards.
+
+    metrics: up to the checkpoint. parents: of the export. checks: what was compared, a sentence each.
+    """
+    model, prepared, state = config.model, manifest.options, source.state
+    validation, datasets = newest_validation(metrics), [] if manifest.private else hub_datasets(parents)
     return CARD.format(
-        objective=options["pair_objective"],
+        header=yaml.safe_dump(header(options, validation, datasets), sort_keys=False, allow_unicode=True),
+        objective=prepared["pair_objective"],
+        licence=licence(options),
+        data_licence=options.data_license or NOT_STATED,
         layers=model.num_hidden_layers,
         hidden=model.hidden_size,
         heads=model.num_attention_heads,
@@ -68,19 +121,68 @@ def model_card(config: RunConfig, manifest: Manifest, state: dict[str, Any], met
         groups=model.num_hidden_groups,
         vocab_size=f"{manifest.vocab_size:,}",
         positions=model.max_position_embeddings,
+        weights=f"{options.dtype}, of {' and '.join(source.checkpoints)}"
+        + (" (their mean)" if len(source.checkpoints) > 1 else ""),
         data_rows=data_rows(manifest),
-        mask_unit=options["mask_unit"],
-        max_ngram=options["max_ngram"],
-        mask_ratio=options["mask_ratio"],
-        tokenizer_sha256=manifest.tokenizer_sha256,
+        length=manifest.max_seq_length,
+        dupe_factor=prepared.get("dupe_factor", "?"),
+        mask_unit=prepared["mask_unit"],
+        max_ngram=prepared["max_ngram"],
+        mask_ratio=prepared["mask_ratio"],
+        corpus_rows=corpus_rows(parents, private=manifest.private),
         steps=f"{state['step']:,}",
         batch=config.training.global_batch_size,
         optimizer={"lamb": "LAMB", "adamw": "AdamW"}[config.optimizer.name],
         lr=config.optimizer.lr,
         warmup=config.schedule.warmup_steps,
         dtype=config.precision.dtype,
-        figure_rows=figure_rows(metrics),
+        recipe_rows=recipe_rows(config, manifest, state),
+        figure_rows=figure_rows(validation, averaged=options.average > 1),
+        checks="\n".join(f"- {check}" for check in checks),
+        chain_rows=chain_rows(parents),
+        tokenizer_sha256=manifest.tokenizer_sha256,
+        data_sha256=state["data_sha256"],
     )
+
+
+def header(options: ExportOptions, validation: dict[str, Any] | None, datasets: list[str]) -> dict[str, Any]:
+    """What the Hugging Face Hub reads; a field that nobody gave is left out."""
+    fields = {
+        "language": options.language,
+        "license": options.license,
+        "license_name": options.license_name,
+        "license_link": options.license_link,
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["albert", "fill-mask", "sentence-order-prediction"],
+        "datasets": datasets,
+        "model-index": model_index(validation) if validation else None,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def model_index(validation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The held-out figures as the Hub lists results."""
+    metrics = [
+        {"type": "accuracy" if "accuracy" in name else "loss", "name": FIGURES[name], "value": round(validation[name], 4)}
+        for name in ("mlm_loss", "mlm_accuracy", "sop_accuracy")
+        if validation[name] is not None
+    ]
+    task = {"type": "fill-mask", "name": "masked-language modelling and sentence order"}
+    return [
+        {
+            "name": "albert",
+            "results": [
+                {"task": task, "dataset": {"type": "held-out", "name": "held-out documents of the corpus"}, "metrics": metrics}
+            ],
+        }
+    ]
+
+
+def licence(options: ExportOptions) -> str:
+    if options.license == "other":
+        return f"[{options.license_name}]({options.license_link})"
+    return options.license or NOT_STATED
 
 
 def data_rows(manifest: Manifest) -> str:
@@ -97,16 +199,36 @@ def data_rows(manifest: Manifest) -> str:
     return "\n".join(rows)
 
 
-def figure_rows(metrics: list[dict[str, Any]]) -> str:
-    """The newest validation, or a line that says there was none."""
-    validations = [record for record in metrics if record["event"] == "validation"]
-    if not validations:
-        return "| no held-out text was kept | - |"
-    newest = validations[-1]
-    names = {
-        "mlm_loss": "masked-LM loss (nats)",
-        "unigram_entropy": "unigram entropy of the text (nats)",
-        "mlm_accuracy": "masked-LM accuracy",
-        "sop_accuracy": "sentence-order accuracy",
+def recipe_rows(config: RunConfig, manifest: Manifest, state: dict[str, Any]) -> str:
+    """What a second run would need beside the sentence above."""
+    optimizer, schedule, progress = config.optimizer, config.schedule, progress_from(state)
+    epochs = progress.samples_seen / manifest.splits["train"].instances
+    begun = "random weights"
+    if config.model.init_from is not None:
+        begun = "another model's weights (model.init_from)"
+    elif config.continue_from is not None:
+        begun = f"an earlier phase (continue_from), at step {schedule.start_step:,} or later"
+    rows = {
+        "began with": begun,
+        "instances seen": f"{progress.samples_seen:,} ({epochs:.2f} times those of the data)",
+        "learning rate": f"linear warm-up from step {schedule.start_step:,} on, then linear to 0 at step {schedule.total_steps:,}",
+        "optimizer": f"beta {optimizer.beta1:g} and {optimizer.beta2:g}, epsilon {optimizer.eps:g}, weight decay "
+        f"{optimizer.weight_decay:g}, gradients clipped to norm {optimizer.max_grad_norm:g}",
+        "dropout": f"{config.model.hidden_dropout:g} of hidden states, {config.model.attention_dropout:g} of attention",
+        "seeds": f"{config.training.seed} of the run, {manifest.seed} of the data",
+        "steps without an update, rollbacks": f"{progress.skipped_steps}, {len(progress.rollbacks)}",
     }
-    return "\n".join(f"| {label} | {newest[name]:.4f} |" for name, label in names.items() if newest[name] is not None)
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+
+
+def newest_validation(metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((record for record in reversed(metrics) if record["event"] == "validation"), None)
+
+
+def figure_rows(validation: dict[str, Any] | None, *, averaged: bool) -> str:
+    """The validation's figures, or a line that says there was none."""
+    if validation is None:
+        return "| no held-out text was kept | - |"
+    rows = [f"| {label} | {validation[name]:.4f} |" for name, label in FIGURES.items() if validation[name] is not None]
+    of = ", of the weights before their mean was taken" if averaged else ""
+    return "\n".join([*rows, f"| validated at step | {validation['step']:,}{of} |"])

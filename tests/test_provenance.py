@@ -77,7 +77,8 @@ def test_the_export_leads_back_to_the_files_of_the_corpus(chain):
     ]
     assert record["inputs"] == expected  # of the tokenizer
     assert links[1]["provenance"]["inputs"] == expected
-    assert read(chain / "hf")["options"] == {"checkpoint": "last", "step": 2}
+    checkpoints = {"step-2": links[0]["sha256"]}
+    assert read(chain / "hf")["options"] == {"checkpoint": "last", "step": 2, "dtype": "fp32", "checkpoints": checkpoints}
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "data", "hf"])
@@ -158,16 +159,17 @@ def test_two_preparations_differ_in_provenance_alone(data, corpus, tokenizer, tm
     assert link["sha256"] == sha256(tokenizer / "manifest.json")
 
 
-def test_a_run_of_an_earlier_release_gets_a_record_when_it_goes_on(launch, synthetic, albert, tmp_path):
+def test_a_run_of_an_earlier_release_gets_a_record_when_it_goes_on(small_config, data, albert, tmp_path):
     run = tmp_path / "run"
-    launch(run, "--training.steps", 5, num_procs=1)
+    launch = ("launch", "--config", small_config, "--data", data, "--output", run, "--model.max_position_embeddings", 64)
+    albert(*launch, "--training.steps", 5)
     (run / "provenance.json").unlink()
     albert("export", "--run", run, "--output", tmp_path / "hf")
     unknown, of_data = read(tmp_path / "hf")["parents"]
     assert (unknown["role"], unknown["provenance"]) == ("run", "unknown")
-    assert (of_data["role"], of_data["sha256"]) == ("data", sha256(synthetic / "manifest.json"))
-    assert of_data["provenance"] == "unknown"  # the test's own writer wrote it
-    launch(run, "--training.steps", 6, num_procs=1)
+    assert (of_data["role"], of_data["sha256"]) == ("data", sha256(data / "manifest.json"))
+    assert of_data["provenance"] == read(data)
+    albert(*launch, "--training.steps", 6)
     (session,) = read(run)["sessions"]
     assert (session["from_step"], session["to_step"]) == (5, 6)
 

@@ -1,0 +1,143 @@
+"""The weights of an export: which checkpoints of a run, and the mean of several.
+
+The run may go on training meanwhile, and delete a checkpoint that is being read: then the choice is made again.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pretrain.checkpoint import find_fault, list_checkpoints, read_state, step_of
+from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
+
+TRIES = 10
+"""Choices made before a run that deletes faster than this reads is given up."""
+
+
+class Checkpoint(NamedTuple):
+    folder: Path
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+    sha256: str
+    """Of its manifest.json."""
+
+
+class Source(NamedTuple):
+    """What is exported."""
+
+    weights: dict[str, Tensor]
+    """By our names, fp32."""
+    state: dict[str, Any]
+    """Of the newest checkpoint."""
+    checkpoints: dict[str, str]
+    """Name of the folder -> SHA-256 of its manifest.json, newest first; several if their mean was taken."""
+
+
+class DeletedMeanwhile(Exception):
+    """Training has deleted or set aside this folder."""
+
+
+def read_source(checkpoints: Path, which: str, num: int = 1) -> Source:
+    """Checkpoint `last`, `best` or a step, or the mean of it and the `num - 1` whole ones before it.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or there are fewer than `num`.
+    """
+    for _ in range(TRIES):
+        try:
+            newest = choose_checkpoint(checkpoints, which)
+            before = (folder for folder in newest_first(checkpoints) if step_of(folder) < newest.state["step"])
+            return mean_of(newest, good_checkpoints(before), num)
+        except DeletedMeanwhile as deleted:
+            gone = deleted
+            if which not in ("last", "best"):
+                raise UserError(f"{gone}: was deleted by the run while it was read. Give last or best.") from gone
+    raise UserError(
+        f"{gone}: was deleted by the run while it was read, as were the {TRIES - 1} chosen before it. Raise checkpoint.keep_last "
+        "for the rest of the run, or export when it has ended."
+    )
+
+
+def choose_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
+    """Raises as `read_source`; DeletedMeanwhile if what was chosen has gone."""
+    folders = list(newest_first(checkpoints))
+    if which in ("last", "best"):
+        if not folders:
+            raise UserError(f"{checkpoints}: there is no checkpoint yet. Start the run with `albert launch`.")
+        newest = next(good_checkpoints(folders), None)
+        if newest is None:
+            raise UserError(f"{checkpoints}: no checkpoint is whole. Restore one from a backup, or train again.")
+        best = newest.state["best"].get("step")
+        if which == "last" or best == newest.state["step"]:
+            return newest
+        if best is None:
+            raise UserError(f"--checkpoint best: no step saved in {checkpoints} was validated; give last or a step.")
+        which = str(best)
+    elif f"step-{which}" not in (folder.name for folder in folders):
+        there = ", ".join(str(step_of(folder)) for folder in reversed(folders)) or "none"
+        raise UserError(f"--checkpoint {which}: no such checkpoint in {checkpoints}; give last, best or a step ({there}).")
+    found = read_checkpoint(checkpoints / f"step-{which}")
+    if isinstance(found, str):
+        raise UserError(f"{checkpoints / f'step-{which}'}: {found}. Choose another --checkpoint.")
+    return found
+
+
+def mean_of(newest: Checkpoint, before: Iterator[Checkpoint], num: int) -> Source:
+    """Summed in float64, one checkpoint after the other. before: newest first.
+
+    Raises:
+        UserError: there are fewer than `num`.
+    """
+    read = {newest.folder.name: newest.sha256}
+    if num == 1:
+        return Source(newest.weights, newest.state, read)
+    sums = {name: tensor.double() for name, tensor in newest.weights.items()}
+    while len(read) < num and (checkpoint := next(before, None)):
+        read[checkpoint.folder.name] = checkpoint.sha256
+        for name, total in sums.items():
+            total += checkpoint.weights[name]
+    if len(read) < num:
+        raise UserError(
+            f"--average {num}: up to {newest.folder} the run has {len(read)} whole checkpoint(s) ({', '.join(reversed(read))}). "
+            f"Give at most {len(read)}, or raise checkpoint.keep_last and train on."
+        )
+    return Source({name: (total / num).float() for name, total in sums.items()}, newest.state, read)
+
+
+def good_checkpoints(folders: Iterable[Path]) -> Iterator[Checkpoint]:
+    """Those that are whole; of the others it is said what is wrong."""
+    for folder in folders:
+        found = read_checkpoint(folder)
+        if isinstance(found, str):
+            print(f"damaged checkpoint passed over: {folder}: {found}")
+        else:
+            yield found
+
+
+def newest_first(checkpoints: Path) -> Iterator[Path]:
+    return reversed(list_checkpoints(checkpoints))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | str:
+    """The checkpoint, or what is wrong with it.
+
+    Raises:
+        DeletedMeanwhile: it is not there any more.
+        UserError: a file is there and cannot be read, or is of another format version.
+    """
+    try:
+        fault = find_fault(folder)
+        if fault is None:
+            weights = load_file(folder / "model.safetensors")
+            return Checkpoint(folder, weights, read_state(folder), sha256_of_files(folder / "manifest.json"))
+    except (UserError, OSError) as error:
+        if folder.is_dir():
+            raise
+        raise DeletedMeanwhile(folder) from error
+    if not folder.is_dir():
+        raise DeletedMeanwhile(folder)
+    return fault

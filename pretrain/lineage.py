@@ -1,0 +1,66 @@
+"""The records behind an export (docs/provenance.md) as a model card tells them: without paths, hosts and commands."""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from tokenizer.provenance import UNKNOWN, Record
+
+NAMED_FILES = 10
+"""Of a corpus; of more, their number alone."""
+HUB_NAME = r"hf:([\w.-]+/[\w.-]+|[\w.-]+)(:.*)?"
+"""An input of the Hugging Face Hub; of a local folder, whose name may look like that, there is no revision."""
+
+
+def ancestors(parents: list[Record]) -> Iterator[Record]:
+    """Each artefact behind these, nearest first, each once."""
+    waiting, seen = list(parents), set()
+    while waiting:
+        entry = waiting.pop(0)
+        if (entry["role"], entry["sha256"]) not in seen:
+            seen.add((entry["role"], entry["sha256"]))
+            yield entry
+            waiting += [] if entry["provenance"] == UNKNOWN else entry["provenance"]["parents"]
+
+
+def chain_rows(parents: list[Record]) -> str:
+    """Role, marker, its SHA-256, code revision and end of the last session of each."""
+    rows = []
+    for entry in ancestors(parents):
+        session = {} if entry["provenance"] == UNKNOWN else entry["provenance"]["sessions"][-1]
+        code = session.get("code", {})
+        revision = (code.get("revision") or "")[:12] or f"sources {code.get('sources_sha256', UNKNOWN)[:12]}"
+        changed = " (changed)" if code.get("clean") is False else ""
+        made = session.get("ended") or UNKNOWN
+        rows.append(f"| {entry['role']} | {entry['marker']} | `{entry['sha256'] or UNKNOWN}` | {revision}{changed} | {made} |")
+    return "\n".join(rows)
+
+
+def corpus_inputs(parents: list[Record]) -> list[Record]:
+    """Inputs of the data: of the nearest ancestor that has any."""
+    records = (entry["provenance"] for entry in ancestors(parents) if entry["provenance"] != UNKNOWN)
+    return next((record["inputs"] for record in records if record["inputs"]), [])
+
+
+def corpus_rows(parents: list[Record], *, private: bool) -> str:
+    """The files of the corpus by name, size and SHA-256, or their number where they are many or private."""
+    inputs = corpus_inputs(parents)
+    if not inputs:
+        return "The files of the corpus are not known."
+    total = f"The corpus: {len(inputs):,} input(s), {sum(entry['size'] or 0 for entry in inputs):,} bytes as they lie on the disk."
+    if private or len(inputs) > NAMED_FILES:
+        return total
+    rows = [f"| {shown_name(entry['path'])} | {entry['size']} | `{entry['sha256'] or UNKNOWN}` |" for entry in inputs]
+    return "\n".join([total, "", "| input | bytes | SHA-256 |", "|---|---|---|", *rows])
+
+
+def hub_datasets(parents: list[Record]) -> list[str]:
+    """Names of the Hugging Face Hub that the corpus came from."""
+    found = (re.fullmatch(HUB_NAME, entry["path"]) for entry in corpus_inputs(parents) if entry.get("revision"))
+    return sorted({match[1] for match in found if match})
+
+
+def shown_name(path: str) -> str:
+    """The end of a path or URL, as text of a table; a name of the Hub whole."""
+    name = path if re.fullmatch(HUB_NAME, path) else PurePosixPath(path.partition("?")[0]).name
+    return "".join(f"\\{sign}" if sign in "|`<>[]*_\\" else sign for sign in name if sign.isprintable())
