@@ -10,7 +10,7 @@ PIP_INSTALL = DS_BUILD_OPS=0 $(if $(WHEELHOUSE),PIP_CONFIG_FILE=/dev/null PIP_FI
 CHECK_WHEELHOUSE = $(if $(WHEELHOUSE),$(PYTHON) -m launch.wheelhouse check "$$WHEELHOUSE")
 export WHEELHOUSE
 
-.PHONY: help venv wheelhouse demo test test-cluster test-wheelhouse soak lint bench-prepare bench-train clean
+.PHONY: help venv wheelhouse demo test test-cluster test-transformers4 test-wheelhouse soak lint bench-prepare bench-train clean
 
 help:
 	@echo "make venv   the environment alone, in .venv; WHEELHOUSE=DIR: from that folder, without a network"
@@ -18,6 +18,7 @@ help:
 	@echo "make demo   raw text -> vocabulary -> data -> training -> export, on the bundled corpus (a few minutes on 2 cores)"
 	@echo "make test   the test suite"
 	@echo "make test-cluster   two machines and a Slurm on this one, and what can happen to them; needs root and some Debian packages"
+	@echo "make test-transformers4   an export in the newest transformers 4, in an environment of its own (work/transformers4), over this one's torch"
 	@echo "make test-wheelhouse   gathers a wheelhouse, installs from it without a network, and runs the demo there, short"
 	@echo "make soak   runs under random kills, signals and damage, each equal to one left alone; MINUTES=10"
 	@echo "make lint   ruff"
@@ -38,6 +39,15 @@ test: .venv/installed-test
 
 test-cluster: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 -rs tests/test_supervision.py tests/test_cluster.py tests/test_slurm.py tests/test_doctor.py $(PYTEST_ARGS)
+
+# What transformers 4 needs in other versions goes before .venv's packages; the rest, torch among it, is taken from there.
+T4 = $(WORK)/transformers4
+test-transformers4: .venv/installed-test
+	$(BIN)/python -m venv --clear --without-pip $(T4)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$($(T4)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	$(BIN)/python -m pip --python $(T4)/bin/python install --quiet --no-deps --requirement tests/transformers4.txt
+	TRANSFORMERS_4=$(T4)/bin/python $(BIN)/python -m pytest tests/test_export.py -k transformers_4
 
 # A namespace with the loopback interface alone, down; training needs it up.
 ALONE = unshare $(if $(filter 0,$(shell id -u)),--net,--map-root-user --net) sh -c 'ip link set lo up && exec "$$@"' sh
