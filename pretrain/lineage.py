@@ -50,7 +50,7 @@ def corpus_rows(parents: list[Record], *, private: bool) -> str:
     total = f"The corpus: {len(inputs):,} input(s), {sum(entry['size'] or 0 for entry in inputs):,} bytes as they lie on the disk."
     if private or len(inputs) > NAMED_FILES:
         return total
-    rows = [f"| {shown_name(entry['path'])} | {entry['size']} | `{entry['sha256'] or UNKNOWN}` |" for entry in inputs]
+    rows = [f"| {shown_name(entry['path'])} | {entry['size'] or UNKNOWN} | `{entry['sha256'] or UNKNOWN}` |" for entry in inputs]
     return "\n".join([total, "", "| input | bytes | SHA-256 |", "|---|---|---|", *rows])
 
 
