@@ -1,6 +1,7 @@
 """Classes or numbers for a text or a pair of texts."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Columns, Labelled, read_labelled
+from downstream.labelled import Columns, Labelled, Reading, read_labelled
 from downstream.scores import classification_scores, regression_scores
 from downstream.task import Scores, Task
 from tokenizer.errors import UserError
@@ -18,32 +19,38 @@ HELD_OUT = 10
 """One of so many rows of --train, where there is no --validation."""
 
 
-def make_task(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Task:
-    """From --train, --validation and --test.
+def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled]:
+    """`train`, `validation` and maybe `test`; the columns of the first hold for all.
 
     Raises:
-        UserError: a file, a column or a label is not as it should be.
+        UserError: a file or a column is not as it should be.
     """
-    wanted, how = Columns(options.text, options.text_pair, options.label), {"names": options.columns, "on_error": options.on_error}
-    parts = {
-        split: read_labelled(source, split, wanted, labelled=split != "test", **how)
-        for split in ("train", "validation", "test")
-        if (source := getattr(options, split))
-    }
-    columns = parts["train"].columns
+    reading = Reading(options.columns, options.on_error, private)
+    wanted = Columns(options.text, options.text_pair, options.label)
+    train = read_labelled(options.train, "train", wanted, reading, labelled=True)
+    columns = train.columns
     print(f"text: {columns.text}, {f'pair: {columns.text_pair}, ' if columns.text_pair else ''}label: {columns.label}")
-    if "validation" not in parts:
-        parts |= hold_out(parts["train"], options.seed)
+    parts = {"train": train}
+    if options.validation:
+        parts["validation"] = read_labelled(options.validation, "validation", columns, reading, labelled=True)
+    else:
+        parts |= hold_out(train, options.seed, keep_labels=options.task == "classification")
         print(f"validation: {len(parts['validation'].rows):,} of the rows of --train, held out")
-    figures = ("pearson", "spearman") if options.task == "regression" else ("accuracy",)
-    return build_task("", parts, tokenizer, options.max_seq_length, figures, regression=options.task == "regression")
+    if options.test:
+        parts["test"] = read_labelled(options.test, "test", columns, reading, labelled=False)
+    return parts
 
 
-def hold_out(train: Labelled, seed: int) -> dict[str, Labelled]:
-    """`train` and `validation` from one."""
-    chosen = set(np.random.default_rng(seed).permutation(len(train.rows))[: len(train.rows) // HELD_OUT].tolist())
+def hold_out(train: Labelled, seed: int, *, keep_labels: bool) -> dict[str, Labelled]:
+    """`train` and `validation` from one. keep_labels: no label's last row is held out."""
+    labels = train.labels()
+    left, chosen = Counter(labels), set()
+    for number in np.random.default_rng(seed).permutation(len(labels)).tolist():
+        if len(chosen) < len(labels) // HELD_OUT and (not keep_labels or left[labels[number]] > 1):
+            left[labels[number]] -= 1
+            chosen.add(number)
     if not chosen:
-        raise UserError(f"{train.source}: {len(train.rows)} rows are too few to hold a tenth out; give --validation.")
+        raise UserError(f"{train.source}: {len(labels)} rows are too few to hold a tenth out; give --validation.")
     return {
         split: train._replace(rows=[row for number, row in enumerate(train.rows) if (number in chosen) == held_out])
         for split, held_out in (("train", False), ("validation", True))
@@ -54,16 +61,20 @@ def build_task(
     name: str,
     parts: dict[str, Labelled],
     tokenizer: PreTrainedTokenizerBase,
-    max_seq_length: int | None,
+    max_seq_length: int,
     figures: tuple[str, ...],
     *,
     regression: bool,
 ) -> Task:
-    """figures: those whose mean is the score. Raises as `make_task`."""
+    """figures: those whose mean is the score.
+
+    Raises:
+        UserError: a label is missing, or not as it should be.
+    """
     labelled = {split: part.labels() for split, part in parts.items() if part.columns.label}
     if regression:
         config: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
-        values = {split: [to_number(label, parts[split].source) for label in labels] for split, labels in labelled.items()}
+        values = {split: to_numbers(labels, parts[split]) for split, labels in labelled.items()}
         scores, answers = regression_scores, lambda outputs: [round(value, 4) for value in outputs.reshape(-1).tolist()]
     else:
         classes = sorted(set(labelled["train"]), key=in_order)
@@ -80,7 +91,7 @@ def build_task(
         name=name,
         tokenizer=tokenizer,
         splits=splits,
-        sources={split: part.source for split, part in parts.items()},
+        inputs=list({part.source: part.record for part in parts.values()}.values()),
         auto_class="AutoModelForSequenceClassification",
         config=config,
         score=with_mean(scores, figures),
@@ -90,12 +101,27 @@ def build_task(
 
 def number_classes(classes: list[str], labelled: dict[str, list[str]], parts: dict[str, Labelled]) -> dict[str, int]:
     """Raises a UserError where there is one class alone, or a split has a label that `train` has not."""
+    quote = parts["train"].reading.quote
     if len(classes) < 2:
-        raise UserError(f"{parts['train'].source}: all rows have the label {classes[0]!r}; there is nothing to learn.")
+        raise UserError(f"{parts['train'].source}: all rows have the same label ({quote(classes)}); there is nothing to learn.")
     for split, labels in labelled.items():
         if unknown := sorted(set(labels) - set(classes)):
-            raise UserError(f"{parts[split].source}: has labels that --train does not have: {', '.join(unknown[:5])}.")
+            raise UserError(f"{parts[split].source}: has labels that --train does not have ({quote(unknown)}).")
     return {label: number for number, label in enumerate(classes)}
+
+
+def to_numbers(labels: list[str], part: Labelled) -> list[float]:
+    numbers = []
+    for row, label in enumerate(labels, 1):
+        try:
+            number = float(label)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            words = part.reading.quote([label])
+            raise UserError(f"{part.source}, row {row}: expected a number to predict ({words}). Classes: --task classification.")
+        numbers.append(number)
+    return numbers
 
 
 def with_mean(scores: Callable[[np.ndarray, np.ndarray], Scores], figures: tuple[str, ...]) -> Callable[..., Scores]:
@@ -106,16 +132,6 @@ def with_mean(scores: Callable[[np.ndarray, np.ndarray], Scores], figures: tuple
         return {"score": float(np.mean([found[name] for name in figures]))} | found
 
     return score
-
-
-def to_number(label: str, source: str) -> float:
-    try:
-        value = float(label)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{source}: expected numbers to predict, found {label!r}. Classes need --task classification.")
-    return value
 
 
 def in_order(label: str) -> tuple[int, Any]:

@@ -7,8 +7,8 @@ import re
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import HF, named_split
+from downstream.glue import GLUE, read_glue
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
-from tokenizer.input_records import record_dataset, record_file
 from tokenizer.privacy import is_private_tokenizer, words_withheld
 from tokenizer.provenance import (
     PROVENANCE_NAME,
@@ -40,8 +39,10 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 CONTENT = "|".join(map(re.escape, ("config.json", "model.safetensors", *TOKENIZER_FILES, RESULTS, PROVENANCE_NAME)))
-CONTENT += r"|predictions_\w+\.tsv|[A-Z][A-Za-z]+(-[2B])?"
-"""Regular expression of the names in an output folder; GLUE's tasks among them."""
+CONTENT += r"|predictions_(test|dev_mismatched|test_matched|test_mismatched)\.tsv"
+"""Regular expression of the names in a folder with a fine-tuned model."""
+GLUE_CONTENT = "|".join((re.escape(RESULTS), *GLUE, *(rf"\.{name}\.(tmp|old)-[0-9a-f]+" for name in GLUE)))
+"""The same of a folder with those of GLUE's tasks; one that was killed may have left a part."""
 
 
 def finetune(options: FinetuneOptions) -> None:
@@ -51,13 +52,18 @@ def finetune(options: FinetuneOptions) -> None:
         UserError: an option, a file or a label is not as it should be, or a library of the extra `finetune` is missing.
     """
     options.check()
-    check_output_folder(options.output, marker=RESULTS, what="fine-tuned model", content=CONTENT)
-    session = open_session()
+    is_glue, session = options.task == "glue", open_session()
+    content = GLUE_CONTENT if is_glue else CONTENT
+    check_output_folder(options.output, marker=RESULTS, what="fine-tuned model", content=content)
     with words_withheld(is_private_tokenizer(options.model)):
         refuse_missing_libraries()
-        results = [run_task(task, options, session) for task in read_tasks(options)]
-    if options.task == "glue":
-        write_json(options.output / RESULTS, results)
+        results = []
+        for task in read_tasks(options):
+            results.append(run_task(task, options, session))
+            print_table(results[-1:])
+            if is_glue:
+                write_json(options.output / RESULTS, results)
+    if is_glue:
         print_table(results)
     print(f"written to {options.output}")
 
@@ -68,42 +74,49 @@ def refuse_missing_libraries() -> None:
         raise UserError(f"{', '.join(missing)} cannot be imported: pip install 'albert-pretraining[finetune]'")
 
 
-def read_tasks(options: FinetuneOptions) -> "Iterable[Task]":
-    """Those that were asked for, encoded for the model.
+def read_tasks(options: FinetuneOptions) -> "Iterator[Task]":
+    """Those that were asked for: all are read at once, and each is encoded when its turn comes.
 
     Raises:
-        UserError: as `open_encoder`, `downstream.classification.make_task` and `downstream.glue.glue_tasks`.
+        UserError: as `downstream.train.open_tokenizer`, `choose_device`, and what reads and encodes labelled text.
     """
-    from downstream.classification import make_task
-    from downstream.glue import glue_tasks
-    from downstream.train import open_tokenizer
+    from downstream.classification import build_task, read_parts
+    from downstream.train import check_device, open_tokenizer
 
+    check_device(options.device, options.dtype)
     tokenizer, positions = open_tokenizer(options.model)
     if options.max_seq_length is not None and options.max_seq_length > positions:
         raise UserError(f"--max_seq_length {options.max_seq_length}: the model takes {positions} pieces at most.")
-    options = replace(options, max_seq_length=options.max_seq_length or positions)
-    return glue_tasks(options, tokenizer) if options.task == "glue" else [make_task(options, tokenizer)]
+    length, private = options.max_seq_length or positions, is_private_tokenizer(options.model)
+    if options.task == "glue":
+        for name, parts in read_glue(options, private=private).items():
+            yield build_task(name, parts, tokenizer, length, GLUE[name].figures, regression=GLUE[name].regression)
+        return
+    regression = options.task == "regression"
+    figures = ("pearson", "spearman") if regression else ("accuracy",)
+    yield build_task("", read_parts(options, private=private), tokenizer, length, figures, regression=regression)
 
 
 def run_task(task: "Task", options: FinetuneOptions, session: Record) -> dict[str, Any]:
     """Content of results.json, written with the model."""
     from downstream.train import train
 
-    seeds = range(options.seed, options.seed + options.num_seeds)
+    runs = []
     with tempfile.TemporaryDirectory() as folder:
-        runs = [train(task, options, seed, Path(folder)) for seed in seeds]
+        for seed in range(options.seed, options.seed + options.num_seeds):
+            runs.append(train(task, options, seed, Path(folder)))
+            kept = best_of(runs)
+            runs = [run if run is kept else run._replace(model=None, outputs={}) for run in runs]  # one model in memory
     result = summarize(task, runs)
     with replace_folder(options.output / task.name) as temporary:
-        write_model(temporary, task, runs, result, options, session)
-    print_table([result])
+        write_model(temporary, task, kept, result, options, session)
     return result
 
 
 def write_model(
-    folder: Path, task: Task, runs: list[Trained], result: dict[str, Any], options: FinetuneOptions, session: Record
+    folder: Path, task: "Task", kept: "Trained", result: dict[str, Any], options: FinetuneOptions, session: Record
 ) -> None:
-    """Model of the seed that is kept, tokenizer as it was, predictions, figures, record."""
-    kept = best_of(runs)
+    """Model, tokenizer as it was, predictions, figures, record."""
     kept.model.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (options.model / name).is_file():
@@ -112,27 +125,23 @@ def write_model(
         lines = (f"{number}\t{answer}" for number, answer in enumerate(task.answers(outputs)))
         write_text(folder / f"predictions_{split}.tsv", "\n".join(["index\tprediction", *lines]) + "\n")
     write_json(folder / RESULTS, result)
-    record_of = {
-        source: record_dataset(named_split(source, split)) if source.startswith(HF) else record_file(source)
-        for split, source in task.sources.items()
-    }
     record = new_record(
         "finetune",
         (options.output / task.name).absolute(),
         dict(session),
         options={name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()},
         parents=[parent("model", options.model, "model.safetensors")],
-        inputs=record_of.values(),
+        inputs=task.inputs,
     )
     close_session(record, 0, record_outputs(folder, sorted(path.name for path in folder.iterdir())))
     write_record(folder, record)
 
 
-def best_of(runs: list[Trained]) -> Trained:
+def best_of(runs: "list[Trained]") -> "Trained":
     return max(runs, key=lambda run: run.scores["validation"]["score"])
 
 
-def summarize(task: Task, runs: list[Trained]) -> dict[str, Any]:
+def summarize(task: "Task", runs: "list[Trained]") -> dict[str, Any]:
     """Content of results.json: figures of each seed, mean and standard deviation over seeds (None for one)."""
     splits = {
         split: {

@@ -25,7 +25,7 @@ class FinetuneOptions:
     validation: str | None = None
     """As --train, to choose the best epoch by; default: a tenth of --train, drawn with --seed."""
     test: str | None = None
-    """As --train, looked at once, after the training; without labels its predictions are written to predictions.tsv."""
+    """As --train, looked at once, after the training; its predictions are written to predictions_test.tsv."""
     glue_folder: Path | None = None
     """For --task glue: a folder with CoLA, SST-2, MRPC and so on, each with train.tsv, dev.tsv and maybe test.tsv."""
     text: str | None = None
@@ -70,6 +70,8 @@ class FinetuneOptions:
         for name in ("seed", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 faults.append(f"--{name}: must be at least 0, found {getattr(self, name)}")
+        if self.seed + self.num_seeds > 1 << 32:
+            faults.append("--seed: must be below 2^32 for each run")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             faults.append(f"--max_seq_length: must be at least 8, found {self.max_seq_length}")
         if self.task == "glue":

@@ -1,15 +1,10 @@
 """GLUE as it is published (Wang et al., arXiv 1804.07461): a folder for each task, tab-separated, each with columns of its own."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
-from downstream.classification import build_task
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Columns, read_labelled
-from downstream.task import Task
+from downstream.labelled import Columns, Labelled, Reading, read_labelled
 from tokenizer.errors import UserError
 
 
@@ -43,8 +38,8 @@ GLUE = {
 }
 
 
-def glue_tasks(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Iterator[Task]:
-    """Those whose folders are there, one after another.
+def read_glue(options: FinetuneOptions, *, private: bool) -> dict[str, dict[str, Labelled]]:
+    """The parts of every task whose folder is there.
 
     Raises:
         UserError: none is, or a file is not as published.
@@ -53,18 +48,16 @@ def glue_tasks(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> 
     there = [name for name in GLUE if (folder / name / "train.tsv").is_file()]
     if not there:
         raise UserError(f"--glue_folder {folder}: expected train.tsv in one or more of {', '.join(GLUE)}.")
-    for name in there:
-        yield read_glue_task(name, folder / name, options, tokenizer)
+    return {name: read_glue_task(GLUE[name], folder / name, options.on_error, private=private) for name in there}
 
 
-def read_glue_task(name: str, folder: Path, options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Task:
-    task = GLUE[name]
+def read_glue_task(task: GlueTask, folder: Path, on_error: str, *, private: bool) -> dict[str, Labelled]:
     files = {"train": "train", "validation": task.validation}
     files |= {file: file for file in task.more if (folder / f"{file}.tsv").is_file()}
     wanted, parts = Columns(task.text, task.text_pair, task.label), {}
     for split, file in files.items():
         trains = split in ("train", "validation")
-        names, path = task.header if trains else (), str(folder / f"{file}.tsv")
-        parts[split] = read_labelled(path, split, wanted, names=names, on_error=options.on_error, labelled=trains)
-    print(f"{name}: {', '.join(f'{len(part.rows):,} {split}' for split, part in parts.items())}")
-    return build_task(name, parts, tokenizer, options.max_seq_length, task.figures, regression=task.regression)
+        reading = Reading(task.header if trains else (), on_error, private)
+        parts[split] = read_labelled(str(folder / f"{file}.tsv"), split, wanted, reading, labelled=trains)
+    print(f"{folder.name}: {', '.join(f'{len(part.rows):,} {split}' for split, part in parts.items())}")
+    return parts

@@ -4,36 +4,57 @@ import csv
 import gzip
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from tokenizer.errors import UserError
+from tokenizer.faults import Faults
+from tokenizer.input_records import record_dataset, record_file
+from tokenizer.provenance import Record
 from tokenizer.tables import TableError, load_hf
 
 TEXTS = ("text", "sentence", "sentence1", "question", "question1", "premise")
 PAIRS = ("text_pair", "sentence2", "question2", "hypothesis")
 LABELS = ("label", "score")
 HF = "hf:"
+TABLES = (".tsv", ".csv")
 
 Row = dict[str, Any]
 
 
 class Columns(NamedTuple):
-    """Names of columns."""
+    """Names of columns; None for one that is not asked for, or not there."""
 
-    text: str
+    text: str | None
     text_pair: str | None
     label: str | None
-    """None where the texts have no labels."""
+
+
+class Reading(NamedTuple):
+    """How files are read."""
+
+    names: Sequence[str] = ()
+    """Of the columns of tables without a header line."""
+    on_error: str = "stop"
+    """What becomes of rows with another number of columns, `stop` or `skip`."""
+    private: bool = False
+    """Whether no error may quote what a file holds."""
+
+    def quote(self, words: Iterable[str]) -> str:
+        words = list(words)
+        return f"{len(words)} not shown" if self.private else ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
 
 
 class Labelled(NamedTuple):
     """A split as it was read."""
 
     source: str
+    record: Record
+    """For provenance.json."""
     columns: Columns
     rows: list[Row]
+    reading: Reading
 
     def texts(self) -> tuple[list[str], list[str] | None]:
         """First and, where there are any, second texts.
@@ -63,61 +84,58 @@ class Labelled(NamedTuple):
         return None if name is None else [row.get(name) for row in self.rows]
 
 
-def read_labelled(
-    source: str, split: str, wanted: Columns, *, names: Sequence[str] = (), on_error: str = "stop", labelled: bool
-) -> Labelled:
-    """A source with its columns. labelled: whether there must be labels; where they need not be, one row without means none has.
+def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *, labelled: bool) -> Labelled:
+    """A .tsv (no quoting, as in GLUE), .csv or .jsonl file, maybe .gz, or `hf:NAME[:CONFIG[:SPLIT]]`.
+
+    split: of a dataset, where the source names none; labelled: whether there must be labels. Where they need not be, a row without,
+    or -1 in every row, means that there are none.
 
     Raises:
-        UserError: as `read_rows` and `find_columns`.
-    """
-    rows = read_rows(source, split, names, on_error=on_error)
-    columns = find_columns(rows, wanted, source, labelled=labelled)
-    if not labelled and any(row.get(columns.label) in (None, "") for row in rows):
-        columns = columns._replace(label=None)
-    return Labelled(source, columns, rows)
-
-
-def read_rows(source: str, split: str, names: Sequence[str] = (), *, on_error: str = "stop") -> list[Row]:
-    """Rows of a .tsv (no quoting, as in GLUE), .csv or .jsonl file, maybe .gz, or of `hf:NAME[:CONFIG[:SPLIT]]`.
-
-    split: of a dataset, where the source names none; names: of the columns, where the first line holds none; on_error: what becomes
-    of rows with another number of columns, `stop` or `skip`.
-
-    Raises:
-        UserError: the source is missing, empty or of another kind; a row is damaged, named by its line.
+        UserError: the source is missing, empty or of another kind; a row is damaged, named by its line; a column is not there.
     """
     if source.startswith(HF):
-        return read_dataset(source, split)
-    path = Path(source)
+        source = named_split(source, split)
+        rows, record = read_dataset(source, reading), record_dataset(source)
+    else:
+        rows, record = read_file(Path(source), reading), record_file(source)
+    if not rows:
+        raise UserError(f"{source}: holds no rows.")
+    columns = find_columns(rows, wanted, source, reading, labelled=labelled)
+    labels = {str(row.get(columns.label)) for row in rows}
+    if not labelled and (labels & {"None", ""} or labels <= {"-1", "-1.0"}):
+        columns = columns._replace(label=None)
+    return Labelled(source, record, columns, rows, reading)
+
+
+def read_file(path: Path, reading: Reading) -> list[Row]:
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind not in (".tsv", ".csv", ".jsonl"):
-        raise UserError(f"{source}: expected a .tsv, .csv or .jsonl file, maybe .gz, or {HF}NAME.")
+    if kind not in (*TABLES, ".jsonl"):
+        raise UserError(f"{path}: expected a .tsv, .csv or .jsonl file, maybe .gz, or {HF}NAME.")
+    if reading.names and kind not in TABLES:
+        raise UserError(f"{path}: its rows name their columns; leave --columns out.")
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            rows = read_json_lines(file, path) if kind == ".jsonl" else read_table(file, path, names, on_error)
+            return read_json_lines(file, path) if kind == ".jsonl" else read_table(file, path, kind, reading)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{source}: cannot be read ({error}).") from error
-    if not rows:
-        raise UserError(f"{source}: holds no rows.")
-    return rows
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{path}: cannot be read ({reason}).") from error
 
 
-def read_table(file: TextIO, path: Path, names: Sequence[str], on_error: str) -> list[Row]:
+def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Row]:
     csv.field_size_limit(sys.maxsize)
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if ".tsv" in path.suffixes else {"strict": True}
+    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {"strict": True}
     reader = csv.reader(file, **style)
-    header = list(names) or next(reader, [])
+    header = list(reading.names) or next(reader, [])
     rows, skipped = [], 0
     for cells in reader:
         if len(cells) == len(header):
             rows.append(dict(zip(header, cells, strict=True)))
-        elif cells and on_error == "skip":
+        elif cells and reading.on_error == "skip":
             skipped += 1
         elif cells:
             raise UserError(
-                f"{path}, line {reader.line_num}: has {len(cells)} columns, expected {len(header)} ({', '.join(header)}). "
+                f"{path}, line {reader.line_num}: has {len(cells)} columns, expected {len(header)} ({reading.quote(header)}). "
                 "Mend it, or leave such rows out with --on_error skip."
             )
     if skipped:
@@ -140,12 +158,14 @@ def read_json_lines(file: TextIO, path: Path) -> list[Row]:
     return rows
 
 
-def read_dataset(source: str, split: str) -> list[Row]:
+def read_dataset(source: str, reading: Reading) -> list[Row]:
     """Class labels become their names; -1, as tests without labels have it, becomes None."""
+    if reading.names:
+        raise UserError(f"{source}: its rows name their columns; leave --columns out.")
     try:
-        dataset = load_hf(named_split(source, split), quietly=True)
+        dataset = load_hf(source, quietly=True)
     except TableError as error:
-        raise UserError(f"{source}: {error.reason.format(error.words)}") from error
+        raise UserError(f"{source}: {error.told(Faults('stop', private=reading.private))}") from error
     rows = dataset.to_list()
     for column, feature in dataset.features.items():
         if hasattr(feature, "int2str"):
@@ -160,23 +180,24 @@ def named_split(source: str, split: str) -> str:
     return f"{HF}{name}:{config}:{chosen or split}"
 
 
-def find_columns(rows: list[Row], wanted: Columns, source: str, *, labelled: bool) -> Columns:
-    """The columns asked for, or those of the usual names. labelled: whether a label must be there.
+def find_columns(rows: list[Row], wanted: Columns, source: str, reading: Reading, *, labelled: bool) -> Columns:
+    """The columns asked for, or those of the usual names.
 
     Raises:
-        UserError: a column is not there.
+        UserError: one is not there, or nothing says which of several texts is meant.
     """
     there = list(rows[0])
     faults, found = [], {}
     for role, usual, needed in (("text", TEXTS, True), ("text_pair", PAIRS, False), ("label", LABELS, labelled)):
         asked = getattr(wanted, role)
-        found[role] = asked or next((name for name in usual if name in there), None)
-        if (asked and asked not in there and (needed or role != "label")) or (needed and found[role] is None):
+        found[role] = next((name for name in ((asked,) if asked else usual) if name in there), None)
+        if found[role] is None and (needed or (asked and role != "label")):
             faults.append(f"no column {asked or ' or '.join(usual)}; give --{role} NAME")
-        elif found[role] not in there:
-            found[role] = None
+    texts = [name for name in TEXTS if name in there]
+    if wanted.text is None and found["text_pair"] is None and len(texts) > 1:
+        faults.append(f"columns {' and '.join(texts)}; give --text NAME, and --text_pair NAME for a pair")
     if faults:
         raise UserError(
-            f"{source}: {'; '.join(faults)}. It has: {', '.join(there)}. If that is a row and not a header, give --columns NAMES."
+            f"{source}: {'; '.join(faults)}. It has: {reading.quote(there)}. Is that a row, and not a header? Give --columns NAMES."
         )
     return Columns(**found)

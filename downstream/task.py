@@ -7,6 +7,8 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from tokenizer.provenance import Record
+
 Scores = dict[str, float]
 
 
@@ -18,8 +20,8 @@ class Task(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     splits: dict[str, Dataset]
     """Encoded: `train`, `validation`, and those that are looked at afterwards, such as `test`; `labels` where there are any."""
-    sources: dict[str, str]
-    """Where the rows of each split come from."""
+    inputs: list[Record]
+    """What was read, for provenance.json."""
     auto_class: str
     """Class of transformers that makes the model, with a new head."""
     config: dict[str, Any]
@@ -27,4 +29,4 @@ class Task(NamedTuple):
     score: Callable[[np.ndarray, np.ndarray], Scores]
     """Outputs and labels of a split -> figures by name; by `score`, the higher the better, epochs and seeds are chosen."""
     answers: Callable[[np.ndarray], list[Any]]
-    """Outputs -> a prediction for each row, for predictions.tsv."""
+    """Outputs -> a prediction for each row, for predictions_SPLIT.tsv."""

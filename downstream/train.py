@@ -30,7 +30,7 @@ class Trained(NamedTuple):
     seed: int
     epoch: int
     """The best one, whose weights these are."""
-    model: PreTrainedModel
+    model: PreTrainedModel | None
     scores: dict[str, Scores]
     """Of every split with labels but `train`."""
     outputs: dict[str, np.ndarray]
@@ -58,7 +58,7 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         save_strategy="no",  # Trainer's checkpoints hold pickles
         report_to="none",
         disable_tqdm=True,
-        use_cpu=options.device == "cpu",
+        use_cpu=options.device == "cpu" or not torch.cuda.is_available(),
         bf16=options.dtype == "bf16",
         fp16=options.dtype == "fp16",
     )
@@ -76,7 +76,8 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
     trainer.train()
     model.load_state_dict(best.weights)
     scores, outputs = {"validation": best.scores}, {}
-    for split in task.splits.keys() - {"train", "validation"}:
+    arguments.train_sampling_strategy = "sequential"  # Trainer predicts in the order that it is named, too
+    for split in [name for name in task.splits if name not in ("train", "validation")]:
         predicted = trainer.predict(task.splits[split])
         outputs[split] = predicted.predictions
         if predicted.label_ids is not None:
@@ -98,25 +99,53 @@ def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
         )
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type != "albert":
+            raise ValueError(f"its config.json says {config.model_type}, not albert")
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), config.max_position_embeddings
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"--model {folder}: is no Hugging Face folder of an encoder ({' '.join(str(error).split())}).") from error
+    except Exception as error:  # each library raises of its own
+        raise UserError(
+            f"--model {folder}: cannot be loaded ({' '.join(str(error).split())}). Is it an exported folder?"
+        ) from error
+
+
+def check_device(device: str, dtype: str) -> None:
+    """Raise a UserError for what this machine cannot do."""
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UserError("--device cuda: PyTorch sees no GPU here. Give cpu or auto, or see the README's notes on drivers.")
+    on_gpu = has_gpu and device != "cpu"
+    if dtype == "fp16" and not on_gpu:
+        raise UserError("--dtype fp16: is for GPUs. Give bf16 or fp32.")
+    if dtype == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise UserError("--dtype bf16: this GPU does not have it. Give fp16 or fp32.")
 
 
 def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
-    """The encoder with a new head, or all of it at random."""
+    """The encoder with a new head, or all of it at random.
+
+    Raises:
+        UserError: weights of the encoder are missing, or of another shape than config.json says.
+    """
     config = transformers.AutoConfig.from_pretrained(options.model, local_files_only=True, **task.config)
     auto_class = getattr(transformers, task.auto_class)
     if options.random_weights:
-        return auto_class.from_config(config)
-    return auto_class.from_pretrained(
+        return auto_class.from_config(config, dtype=torch.float32)
+    model, info = auto_class.from_pretrained(
         options.model,
         config=config,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         ignore_mismatched_sizes=True,  # a folder that was fine-tuned for other classes
+        output_loading_info=True,
     )
+    lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    lacking = {name for name in lacking if name.startswith(f"{model.base_model_prefix}.")}
+    if pooler := {name for name in lacking if ".pooler." in name}:
+        print(f"{options.model}: has no pooler, as models saved for masked words alone; it begins with random weights")
+    if lost := sorted(lacking - pooler):
+        raise UserError(f"--model {options.model}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
+    return model
 
 
 class BestEpoch(TrainerCallback):

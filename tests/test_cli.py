@@ -28,6 +28,7 @@ def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albe
         "launch",
         "evaluate",
         "export",
+        "finetune",
     ]
     code = "import runpy, sys; sys.argv = ['albert', '--help']\n"
     code += "try: runpy.run_path(%r, run_name='__main__')\nexcept SystemExit: pass\n"
@@ -37,7 +38,7 @@ def test_help_lists_the_verbs_in_the_order_of_use_and_imports_nothing_heavy(albe
     assert printed.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "inspect", "doctor", "launch", "evaluate", "export"])
+@pytest.mark.parametrize("verb", ["tokenizer", "prepare", "inspect", "doctor", "launch", "evaluate", "export", "finetune"])
 def test_every_option_of_every_verb_is_explained_without_loading_torch_for_it(albert, verb):
     output = albert(verb, "--help").stdout
     code = f"import sys; sys.argv = ['albert', {verb!r}, '--help']; import runpy\n"

@@ -82,6 +82,10 @@ def test_no_verb_needs_a_network_or_asks_for_one(machine, tmp_path):
     machine.run(ALBERT, "export", "--run", run, "--output", export)
     machine.run(ALBERT, "evaluate", "--model", run, export, "--max_instances", 20)
     assert "torch.Size" in machine.run(sys.executable, "-c", LOAD, export)
+    (tmp_path / "mine.tsv").write_text("text\tlabel\n" + "It is strong.\tgood\nIt is weak.\tbad\n" * 10)
+    machine.run(
+        ALBERT, "finetune", "--model", export, "--train", tmp_path / "mine.tsv", "--output", tmp_path / "out", "--epochs", 1
+    )
     assert machine.asked_for() == []
 
 

@@ -16,12 +16,13 @@ import torch
 import transformers
 from datasets import ClassLabel, Dataset, Features, Value
 
+from downstream.classification import hold_out
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE
-from downstream.labelled import Columns, find_columns, read_labelled, read_rows
+from downstream.labelled import Columns, Reading, find_columns, read_labelled
 from downstream.scores import classification_scores, regression_scores
-from downstream.train import BestEpoch, make_model
+from downstream.train import BestEpoch, check_device, make_model
 from tokenizer.errors import UserError
 
 SUBJECTS = ("The budget", "This Congress", "Our economy", "The treaty", "My administration", "The nation")
@@ -150,7 +151,11 @@ def test_glue_runs_the_tasks_that_a_folder_holds_as_they_are_published(model, tm
     assert len((tmp_path / "out" / "CoLA" / "predictions_test.tsv").read_text().splitlines()) == 6
     config = json.loads((tmp_path / "out" / "STS-B" / "config.json").read_text())
     assert config["problem_type"] == "regression"
+    shutil.rmtree(tmp_path / "glue" / "MRPC")
+    shutil.rmtree(tmp_path / "glue" / "STS-B")
+    shutil.rmtree(tmp_path / "glue" / "MNLI")
     finetune(options)  # an earlier result is replaced
+    assert [result["task"] for result in json.loads((tmp_path / "out" / "results.json").read_text())] == ["CoLA"]
 
 
 def test_figures_are_those_of_their_definitions():
@@ -197,6 +202,13 @@ def test_the_best_epoch_is_kept_and_patience_ends_training():
     assert (best.epoch, best.scores, best.weights["bias"].item()) == (2, {"score": 0.7}, 2.0)
 
 
+ANY = Columns(None, None, None)
+
+
+def read(source, reading=None, *, split="train", labelled=True):
+    return read_labelled(source, split, ANY, reading or Reading(), labelled=labelled)
+
+
 def test_every_layout_gives_the_same_rows(tmp_path):
     rows = [{"text": 'He said "no",\tthen left', "label": "a"}, {"text": "two\nlines", "label": "b"}, {"text": "ü", "label": "a"}]
     with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:
@@ -207,32 +219,38 @@ def test_every_layout_gives_the_same_rows(tmp_path):
         file.write("\n\n".join(map(json.dumps, rows)))
     Dataset.from_list(rows).to_parquet(tmp_path / "set" / "train.parquet")
     for source in (tmp_path / "rows.csv", tmp_path / "rows.jsonl.gz", f"hf:{tmp_path}/set"):
-        assert read_rows(str(source), "train") == rows
+        assert read(str(source)).rows == rows
     plain = write_tsv(tmp_path / "rows.tsv", [('a "quoted', "x"), ('b" word', "y")], header=None)
-    assert read_rows(plain, "train", ["text", "label"]) == [{"text": 'a "quoted', "label": "x"}, {"text": 'b" word', "label": "y"}]
+    expected = [{"text": 'a "quoted', "label": "x"}, {"text": 'b" word', "label": "y"}]
+    assert read(plain, Reading(["text", "label"])).rows == expected
+    with pytest.raises(UserError, match="its rows name their columns; leave --columns out"):
+        read(str(tmp_path / "rows.jsonl.gz"), Reading(["text", "label"]))
 
 
 def test_class_labels_of_a_dataset_are_their_names_and_minus_one_is_none(tmp_path):
     features = Features({"sentence": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "set" / "train.parquet")
     Dataset.from_dict({"sentence": ["a", "b"], "label": [-1, -1]}, features=features).to_parquet(tmp_path / "set" / "test.parquet")
-    found = read_labelled(f"hf:{tmp_path}/set", "train", Columns(None, None, None), labelled=True)
+    found = read(f"hf:{tmp_path}/set")
     assert (found.texts(), found.labels()) == ((["a", "b"], None), ["yes", "no"])
-    assert read_labelled(f"hf:{tmp_path}/set", "test", Columns(None, None, None), labelled=False).columns.label is None
+    assert read(f"hf:{tmp_path}/set", split="test", labelled=False).columns.label is None
+    numbers = write_tsv(tmp_path / "numbers.tsv", [("a", "-1"), ("b", "-1")], ("text", "score"))
+    assert read(numbers, split="test", labelled=False).columns.label is None
+    assert read(numbers).labels() == ["-1", "-1"]
 
 
 def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
     path = write_tsv(tmp_path / "rows.tsv", [("a", "x"), ("b",), ("c", "y")])
     with pytest.raises(UserError, match=r"rows.tsv, line 3: has 1 columns, expected 2 \(text, label\).*--on_error skip"):
-        read_rows(path, "train")
-    assert [row["text"] for row in read_rows(path, "train", on_error="skip")] == ["a", "c"]
+        read(path)
+    assert [row["text"] for row in read(path, Reading(on_error="skip")).rows] == ["a", "c"]
     assert "1 rows with another number of columns than 2 left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([("a", "x")] * 30, ("text", "label"), "all rows have the label 'x'"),
+        ([("a", "x")] * 30, ("text", "label"), r"all rows have the same label \(x\)"),
         ([("a", "x"), ("b", "y")], ("text", "label"), "2 rows are too few to hold a tenth out"),
         ([("a", "x")] * 30, ("words", "class"), "no column text or sentence.*no column label or score; .*It has: words, class"),
         ([("a", "x"), ("b", "")] * 30, ("text", "label"), "row 2: has no label in the column label"),
@@ -248,9 +266,9 @@ def test_what_cannot_be_learnt_is_said(model, rows, header, message, tmp_path):
 
 def test_labels_that_training_lacks_and_numbers_that_are_none_are_said(model, reviews, tmp_path):
     other = write_tsv(tmp_path / "other.tsv", [("a", "neutral")])
-    with pytest.raises(UserError, match="other.tsv: has labels that --train does not have: neutral"):
+    with pytest.raises(UserError, match=r"other.tsv: has labels that --train does not have \(neutral\)"):
         finetune(FinetuneOptions(model=model, output=tmp_path / "out", **reviews | {"validation": other}))
-    with pytest.raises(UserError, match="expected numbers to predict, found 'pos'|found 'neg'"):
+    with pytest.raises(UserError, match=r"train.tsv, row 1: expected a number to predict \((pos|neg)\). Classes: --task class"):
         finetune(FinetuneOptions(model=model, output=tmp_path / "out", task="regression", **reviews))
 
 
@@ -282,8 +300,67 @@ def test_a_folder_of_something_else_is_left_alone(model, reviews, tmp_path):
         finetune(FinetuneOptions(model=model, output=tmp_path / "letters", **reviews))
 
 
-def test_columns_asked_for_must_be_there():
-    rows = [{"a": "1", "b": "2", "label": "x"}]
-    assert find_columns(rows, Columns("a", "b", None), "f", labelled=True) == Columns("a", "b", "label")
+def test_columns_asked_for_must_be_there_and_two_texts_need_a_word():
+    rows, plain = [{"a": "1", "b": "2", "label": "x"}], Reading()
+    assert find_columns(rows, Columns("a", "b", None), "f", plain, labelled=True) == Columns("a", "b", "label")
     with pytest.raises(UserError, match="no column c; give --text_pair NAME"):
-        find_columns(rows, Columns("a", "c", None), "f", labelled=True)
+        find_columns(rows, Columns("a", "c", None), "f", plain, labelled=True)
+    rows = [{"question": "1", "sentence": "2", "label": "x"}]
+    with pytest.raises(UserError, match="columns sentence and question; give --text NAME"):
+        find_columns(rows, ANY, "f", plain, labelled=True)
+    assert find_columns(rows, Columns("question", "sentence", None), "f", plain, labelled=True).text_pair == "sentence"
+
+
+def test_the_columns_of_training_hold_for_all_splits(model, tmp_path):
+    pairs = write_tsv(tmp_path / "train.tsv", [("a", "b", "x"), ("c", "d", "y")] * 20, ("sentence1", "sentence2", "label"))
+    single = write_tsv(tmp_path / "dev.tsv", [("a", "b", "x")], ("text", "sentence1", "label"))
+    with pytest.raises(UserError, match="dev.tsv: no column sentence2; give --text_pair NAME"):
+        finetune(FinetuneOptions(model=model, train=pairs, validation=single, output=tmp_path / "out"))
+
+
+def test_a_rare_label_is_not_held_out(tmp_path):
+    rows = [("a", "common")] * 99 + [("b", "rare")]
+    train = read(write_tsv(tmp_path / "train.tsv", rows))
+    for seed in range(30):
+        parts = hold_out(train, seed, keep_labels=True)
+        assert len(parts["validation"].rows) == 10
+        assert len(parts["train"].rows) == 90
+        assert "rare" in parts["train"].labels()
+
+
+def test_an_error_of_a_private_model_quotes_no_row(model, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(config | {"private": True}))
+    canary = "zebrafinch"
+    bad = {
+        "no header": write_tsv(tmp_path / "a.tsv", [(f"{canary} one", "x")] * 30, header=None),
+        "one label": write_tsv(tmp_path / "b.tsv", [("a", canary)] * 30),
+        "ragged": write_tsv(tmp_path / "c.tsv", [(canary,)], (canary, "label")),
+    }
+    for train in bad.values():
+        for task in ("classification", "regression"):
+            with pytest.raises(UserError) as error:
+                finetune(FinetuneOptions(model=tmp_path / "model", task=task, train=train, output=tmp_path / "out"))
+            assert canary not in str(error.value)
+    with pytest.raises(UserError, match=canary):  # and is seen without
+        finetune(FinetuneOptions(model=model, train=bad["no header"], output=tmp_path / "out"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_said():
+    for device, dtype in (("cuda", "fp32"), ("auto", "fp16")):
+        with pytest.raises(UserError):
+            check_device(device, dtype)
+    check_device("auto", "bf16")
+
+
+def test_weights_that_do_not_fit_are_said_and_a_missing_pooler_is_told(model, tmp_path, capsys):
+    task = SimpleNamespace(auto_class="AutoModelForSequenceClassification", config={"num_labels": 2})
+    transformers.AlbertForMaskedLM.from_pretrained(model).save_pretrained(tmp_path / "masked")
+    make_model(task, FinetuneOptions(model=tmp_path / "masked", output=tmp_path))
+    assert "has no pooler" in capsys.readouterr().out
+    config = json.loads((tmp_path / "masked" / "config.json").read_text())
+    (tmp_path / "masked" / "config.json").write_text(json.dumps(config | {"vocab_size": 1999}))
+    with pytest.raises(UserError, match=r"its weights do not fit its config.json \(albert.embeddings.word_embeddings.weight\)"):
+        make_model(task, FinetuneOptions(model=tmp_path / "masked", output=tmp_path))
