@@ -31,6 +31,7 @@ from pretrain.evaluate_options import EvaluateOptions
 from pretrain.head import masked_lm_scores
 from pretrain.model import Albert
 from pretrain.model_folder import Source, fit_faults, load_model, open_model, random_model
+from pretrain.products import bound_cache
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files, write_json
 from tokenizer.printable import printable
@@ -67,6 +68,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         UserError: an option, a model or the data cannot be used; all faults are listed.
     """
     options.check()
+    bound_cache()
     check_output(options.output)
     device = choose_device(options.device)
     sources, data = open_all(options)

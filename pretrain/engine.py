@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pretrain.config import PrecisionConfig, RunConfig
 from pretrain.model import LossSums, MicroBatch
+from pretrain.products import bound_cache
 from pretrain.rendezvous import fill_environment, local_rank
 from tokenizer.errors import UserError
 
@@ -51,7 +52,7 @@ def start_deepspeed(device: torch.device, *, deterministic: bool = False) -> Non
     if device.type == "cuda":
         torch.cuda.set_device(device)
     os.environ["DS_ACCELERATOR"] = device.type
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # it keeps memory for each number of pieces that it meets
+    bound_cache()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     from deepspeed.ops import __compatible_ops__

@@ -16,6 +16,7 @@ from pretrain.checkpoint import load_weights, read_state, step_of
 from pretrain.config import ModelConfig, tokenizer_faults
 from pretrain.data import collate, open_split
 from pretrain.model import Albert
+from pretrain.products import bound_cache
 from tokenizer.errors import UserError
 from tokenizer.printable import printable
 
@@ -54,6 +55,7 @@ def predict(
     Raises:
         UserError: data, tokenizer and checkpoint do not belong together, or cannot be read.
     """
+    bound_cache()
     state = read_state(checkpoint)
     if state.get("data_sha256") != manifest_sha256(data):
         raise UserError(f"{data}: is not the data that {checkpoint} was trained on (the manifest differs).")

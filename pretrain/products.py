@@ -4,6 +4,7 @@ On a CPU in fp32 PyTorch's linear layer takes MKL, which lays out the matrix ane
 that is done once in a forward pass, for all layers, forwards and backwards (benchmarks/train.md has what it brings).
 """
 
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -14,14 +15,22 @@ PAYS_FROM_CALLS = 4
 """Calls with the same matrix from which laying it out beforehand takes less time than it saves."""
 
 
+def bound_cache() -> None:
+    """To be called before the first product: oneDNN keeps some memory for each number of rows that it has met, the newest thousand
+    if it is not told otherwise."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+
+
 class Packed:
-    """A matrix in the layout of oneDNN, for products with it and its transpose. No tuple: torch.compile must not look inside."""
+    """A matrix in the layout of oneDNN, for products with it and, where gradients are wanted, with its transpose. No tuple:
+    torch.compile must not look inside."""
 
     def __init__(self, weight: Tensor, num_rows: int):
         """num_rows: of what it will be multiplied with; the layout is chosen for it."""
-        with torch.no_grad():
-            self.forward = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
-            self.backward = torch.ops.mkldnn._reorder_linear_weight(weight.detach().t().contiguous(), num_rows)
+        matrix = weight.detach()
+        self.forward = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), num_rows)
+        if torch.is_grad_enabled():
+            self.backward = torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), num_rows)
 
 
 class Matrix(NamedTuple):
@@ -61,7 +70,10 @@ def linear(x: Tensor, matrix: Matrix) -> Tensor:
 
 @torch.compiler.disable
 def packed_linear(x: Tensor, matrix: Matrix) -> Tensor:
-    return PackedLinear.apply(x, *matrix)
+    """What is compiled around it falls into parts, for any number of rows each."""
+    output = PackedLinear.apply(x, *matrix)
+    torch._dynamo.maybe_mark_dynamic(output, 0)
+    return output
 
 
 class PackedLinear(torch.autograd.Function):

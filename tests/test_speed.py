@@ -28,22 +28,22 @@ LENGTHS = (7, 1, 12, 5)
 def test_a_compiled_run_has_the_same_losses_compiles_once_and_resumes_bitwise(launch, undisturbed, tmp_path):
     """Steps whose micro-batches have other numbers of pieces each, on 2 ranks, with dropout."""
     compiled = ["--training.compile", "true"]
-    caches = iter(range(9))
 
-    def launch_compiled(run_folder, *options):
-        """Each start compiles anew, as on another machine."""
-        launch(run_folder, *compiled, *options, timeout=400, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / f"cache-{next(caches)}"))
+    def launch_compiled(run_folder, cache, *options):
+        launch(run_folder, *compiled, *options, timeout=400, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / cache))
 
-    launch_compiled(tmp_path / "whole")
+    launch_compiled(tmp_path / "whole", "cache")
     ours, plain = (figures(folder, "loss", "mlm_loss", "grad_norm") for folder in (tmp_path / "whole", undisturbed))
     np.testing.assert_allclose(ours, plain, rtol=1e-5)
     graphs = [count for (count,) in figures(tmp_path / "whole", "compiled_graphs")]
-    # the layer for training and for validation; LAMB's first pass with and without weight decay, and its second
-    assert set(graphs) == {5}
+    # what lies between a layer's products, for training and for validation: on a CPU with matrices laid out beforehand in three
+    # parts; LAMB's first pass with and without weight decay, and its second
+    expected = 9 if torch.backends.mkldnn.is_available() else 5
+    assert set(graphs) == {expected}
     assert figures(tmp_path / "whole", "compile_seconds")[0][0] > 0
-    launch_compiled(tmp_path / "halves", "--training.steps", 5)
-    launch_compiled(tmp_path / "halves")
-    assert {count for (count,) in figures(tmp_path / "halves", "compiled_graphs")} == {5}
+    launch_compiled(tmp_path / "halves", "cache", "--training.steps", 5)
+    launch_compiled(tmp_path / "halves", "another")  # compiled anew, as on another machine
+    assert {count for (count,) in figures(tmp_path / "halves", "compiled_graphs")} == {expected}
     keys = ("loss", "grad_norm", "weight_norm", "rows_crc32")
     assert figures(tmp_path / "halves", *keys) == figures(tmp_path / "whole", *keys)
 
