@@ -30,10 +30,10 @@ from pretrain.data import Split, evenly_spaced, micro_batches, open_split
 from pretrain.evaluate_options import EvaluateOptions
 from pretrain.head import masked_lm_scores
 from pretrain.model import Albert
-from pretrain.model_folder import Source, fit_faults, load_model, open_model, random_model
+from pretrain.model_folder import Source, fit_faults, hash_of_weights, load_model, open_model, random_model
 from pretrain.products import bound_cache
 from tokenizer.errors import UserError
-from tokenizer.files import sha256_of_files, write_json
+from tokenizer.files import write_json
 from tokenizer.printable import printable
 
 FORMAT_VERSION = 1
@@ -115,13 +115,14 @@ def random_column(bench: Bench, source: Source, seed: int) -> dict[str, Any]:
 def model_column(bench: Bench, source: Source) -> dict[str, Any]:
     """`trained_on_this_data` is null where nothing says it."""
     model, has_order_head = load_model(source, bench.data.manifest.vocab_size)
+    weights_sha256 = hash_of_weights(source)
     is_run = source.kind == "run"
     scores = score_model(model, bench)
     return {
         "path": str(source.path),
         "kind": source.kind,
         "step": source.state.get("step"),
-        "weights_sha256": sha256_of_files(source.weights / "model.safetensors"),
+        "weights_sha256": weights_sha256,
         "trained_on_this_data": source.state["data_sha256"] == manifest_sha256(bench.data.folder) if is_run else None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "sentence_order_head": has_order_head,

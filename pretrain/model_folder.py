@@ -1,6 +1,8 @@
 """What a `--model` of `albert evaluate` is, a run or a Hugging Face ALBERT: its shape, its weights, and whether data suits it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,7 +64,8 @@ def load_model(source: Source, vocab_size: int) -> tuple[Albert, bool]:
     model = Albert(source.config, source.vocab_size or vocab_size).eval()
     has_order_head = True
     if source.kind == "run":
-        load_weights(source.weights, model)
+        with still_there(source.weights):
+            load_weights(source.weights, model)
     else:
         weights = read_hf_weights(source.config, source.path)
         lacking = model.state_dict().keys() - weights.keys()
@@ -79,6 +82,21 @@ def load_model(source: Source, vocab_size: int) -> tuple[Albert, bool]:
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise UserError(f"{source.weights}: holds weights that are no finite numbers.")
     return model, has_order_head
+
+
+def hash_of_weights(source: Source) -> str:
+    """SHA-256 of model.safetensors."""
+    with still_there(source.weights):
+        return sha256_of_files(source.weights / "model.safetensors")
+
+
+@contextmanager
+def still_there(folder: Path) -> Iterator[None]:
+    """A run at work deletes old checkpoints: a UserError then."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: was deleted meanwhile by the run. Evaluate again, or give --checkpoint STEP.") from error
 
 
 def random_model(config: ModelConfig, vocab_size: int, seed: int) -> Albert:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from prepared import read
-from runs import records
+from runs import STEPS, records
 from safetensors.torch import load_file, save_file
 from synthetic import VOCAB_SIZE
 from torch.nn.utils.rnn import pad_sequence
@@ -24,10 +24,11 @@ from pretrain.comparison_table import accuracy
 from pretrain.config import load_config
 from pretrain.data import collate, open_split
 from pretrain.evaluate_options import EvaluateOptions
-from pretrain.export import export
-from pretrain.export_options import ExportOptions
+from pretrain.export import load_model as load_run_model
+from pretrain.export import write_model
 from pretrain.hf_weights import hf_config
 from pretrain.model import Albert
+from pretrain.model_folder import hash_of_weights, load_model, open_model
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
 from tokenizer.special_tokens import FIRST_ORDINARY_ID
@@ -42,8 +43,13 @@ def compare(*models: Path, **options) -> dict:
 
 @pytest.fixture(scope="module")
 def hf(undisturbed, tmp_path_factory) -> Path:
+    """What an export holds that is loaded; the synthetic tokenizer has pieces and no chain, so `albert export` would refuse it."""
     folder = tmp_path_factory.mktemp("evaluate") / "hf"
-    export(ExportOptions(run=undisturbed, output=folder))
+    folder.mkdir()
+    config = load_config(undisturbed / "config.yaml")
+    manifest = read_manifest(config.data.path)
+    weights = load_file(undisturbed / "checkpoints" / f"step-{STEPS}" / "model.safetensors")
+    write_model(folder, load_run_model(weights, config, manifest, torch.float32), config, manifest, torch.float32)
     return folder
 
 
@@ -267,7 +273,7 @@ def test_all_that_is_wrong_with_models_and_data_is_in_one_error(undisturbed, hf,
         ): "no masked-LM head",
         copy(hf, tmp_path / "repeated", inner_group_num=2, hidden_act="relu"): "inner_group_num is 2.*hidden_act is 'relu'",
         copy(hf, tmp_path / "bert", model_type="bert"): "model_type is 'bert', and only albert",
-        copy(hf, tmp_path / "uneven", num_hidden_groups=3): "num_hidden_groups: must divide num_hidden_layers 2, found 3",
+        copy(hf, tmp_path / "uneven", num_hidden_groups=3): "num_hidden_groups: must divide num_hidden_layers 4, found 3",
         copy(hf, tmp_path / "wide", hidden_size=64): "do not fit config.json",
         copy(hf, tmp_path / "short", max_position_embeddings=16): "takes 16 pieces at most.*up to 32",
         copy(hf, tmp_path / "nan", not_finite): "no finite numbers",
@@ -416,3 +422,13 @@ def test_the_shape_of_a_config_json_that_leaves_fields_out_is_that_of_transforme
     assert {key: getattr(theirs, key) for key in ours if key not in ("architectures", "bos_token_id", "eos_token_id")} == {
         key: value for key, value in ours.items() if key not in ("architectures", "bos_token_id", "eos_token_id")
     }
+
+
+def test_a_checkpoint_that_the_run_deletes_meanwhile_is_said(undisturbed, synthetic, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    source = open_model(run, "last")
+    shutil.rmtree(source.weights)
+    for look in (lambda: load_model(source, VOCAB_SIZE), lambda: hash_of_weights(source)):
+        with pytest.raises(UserError, match="was deleted meanwhile by the run. Evaluate again, or give --checkpoint STEP"):
+            look()
