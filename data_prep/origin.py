@@ -61,7 +61,7 @@ def add_inputs(record: Record, folder: Folder, plan: Plan) -> None:
     record["inputs"] = [found.get(number) or record_input(item) for number, item in enumerate(plan.inputs)]
     for name in FILES:
         if path := getattr(plan.options, name):
-            record["inputs"].append(record_size(path) | {"sha256": plan.shaping[name]})
+            record["inputs"].append(record_size(path) | {"sha256": plan.shaping[name], "option": name})
     write(folder, record)
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue
 from tokenizer.errors import UserError
-from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
+from tokenizer.files import check_output_folder, disk_errors, replace_folder, write_json, write_text
 from tokenizer.privacy import is_private_tokenizer, words_withheld
 from tokenizer.provenance import (
     PROVENANCE_NAME,
@@ -59,13 +59,19 @@ def finetune(options: FinetuneOptions) -> None:
         refuse_missing_libraries()
         results = []
         for task in read_tasks(options):
+            if is_glue:  # the mark of its folder, should the first task be killed
+                write_results(options.output, results)
             results.append(run_task(task, options, session))
             print_table(results[-1:])
-            if is_glue:
-                write_json(options.output / RESULTS, results)
     if is_glue:
+        write_results(options.output, results)
         print_table(results)
     print(f"written to {options.output}")
+
+
+def write_results(folder: Path, results: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULTS, results)
 
 
 def refuse_missing_libraries() -> None:
@@ -117,7 +123,8 @@ def write_model(
     folder: Path, task: "Task", kept: "Trained", result: dict[str, Any], options: FinetuneOptions, session: Record
 ) -> None:
     """Model, tokenizer as it was, predictions, figures, record."""
-    kept.model.save_pretrained(folder)
+    with disk_errors(folder / "model.safetensors"):
+        kept.model.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (options.model / name).is_file():
             shutil.copyfile(options.model / name, folder / name)

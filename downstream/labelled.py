@@ -101,8 +101,8 @@ def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *,
     if not rows:
         raise UserError(f"{source}: holds no rows.")
     columns = find_columns(rows, wanted, source, reading, labelled=labelled)
-    labels = {str(row.get(columns.label)) for row in rows}
-    if not labelled and (labels & {"None", ""} or labels <= {"-1", "-1.0"}):
+    labels = [row.get(columns.label) for row in rows]
+    if not labelled and (any(label in (None, "") for label in labels) or {str(label) for label in labels} <= {"-1", "-1.0"}):
         columns = columns._replace(label=None)
     return Labelled(source, record, columns, rows, reading)
 
@@ -186,7 +186,7 @@ def find_columns(rows: list[Row], wanted: Columns, source: str, reading: Reading
     Raises:
         UserError: one is not there, or nothing says which of several texts is meant.
     """
-    there = list(rows[0])
+    there = list(dict.fromkeys(name for row in rows for name in row))
     faults, found = [], {}
     for role, usual, needed in (("text", TEXTS, True), ("text_pair", PAIRS, False), ("label", LABELS, labelled)):
         asked = getattr(wanted, role)

@@ -6,7 +6,6 @@ none: dropout is a hash (pretrain/dropout.py).
 """
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenizer.errors import UserError
-from tokenizer.files import check_format_version, fsync_path, replace_folder, sha256_of_files, write_json
+from tokenizer.files import check_format_version, disk_errors, fsync_path, replace_folder, sha256_of_files, write_json
 
 FORMAT_VERSION = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -44,15 +43,10 @@ def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state:
         write_json(temporary / "manifest.json", {name: sha256_of_files(temporary / name) for name in FILES})
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """`save_file`, which lets other threads run; the system's error is raised as OSError again."""
-    try:
-        save_file(tensors, path)
-    except safetensors.SafetensorError as error:
-        if found := re.search(r"os error (\d+)", str(error)):
-            number = int(found[1])
-            raise OSError(number, os.strerror(number), str(path)) from error
-        raise
+    with disk_errors(path):
+        save_file(tensors, path, metadata=metadata)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -168,13 +162,13 @@ def delete_old_checkpoints(checkpoints: Path, *, keep_last: int, best_step: int 
     for folder in list_checkpoints(checkpoints)[:-keep_last]:
         if step_of(folder) != best_step:
             going = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")  # as of what a killed save leaves
-            shutil.rmtree(folder.rename(going))
+            shutil.rmtree(folder.rename(going), ignore_errors=True)  # an export on NFS may have it open; the next start deletes it
 
 
 def delete_unfinished(checkpoints: Path) -> None:
     """Remove temporary folders that a killed save left behind; one that was killed while it replaced a checkpoint gives it back."""
     for path in checkpoints.glob(".step-*.tmp-*"):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     for path in checkpoints.glob(".step-*.old-*"):
         name = path.name.removeprefix(".").partition(".old-")[0]
         if (checkpoints / name).exists():

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from data_prep.schema import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, manifest_sha256, read_manifest
+from pretrain.checkpoint import save_tensors
 from pretrain.config import RunConfig, load_config, tokenizer_faults
 from pretrain.export_check import check_export, load_transformers, take_sample
 from pretrain.export_options import ExportOptions
 from pretrain.export_source import Source, read_source
 from pretrain.hf_weights import hf_config, to_hf_weights
+from pretrain.lineage import comes_of_private_text
 from pretrain.model import Albert
 from pretrain.model_card import model_card
 from pretrain.onnx_export import FILES as ONNX_FILES
@@ -56,22 +57,24 @@ def export(options: ExportOptions) -> dict[str, Any]:
         raise UserError("\n".join(faults))
     check_output(options.output)
     library = load_transformers()
-    source = read_source(options.run / "checkpoints", options.checkpoint, options.average)
+    source = read_source(options.run / "checkpoints", options.checkpoint, options.average, config.checkpoint.keep_last)
+    metrics = read_metrics(options.run, source.state["step"])
+    parents = parents_of(options.run, source, config.data.path)
+    private = manifest.private or comes_of_private_text(parents)
     check_data(config.data.path, source)
     if options.onnx:
         check_onnx_installed(sum(tensor.nbytes for tensor in source.weights.values()))
     dtype = DTYPES[options.dtype]
-    with replace_folder(options.output) as temporary, words_withheld(manifest.private):
+    with replace_folder(options.output) as temporary, words_withheld(private):
         model = load_model(source.weights, config, manifest, dtype)
-        write_model(temporary, model, config, manifest, dtype)
+        write_model(temporary, model, config, manifest, dtype, private=private)
         sample = take_sample(model, config.data.path, manifest)
         largest = check_export(temporary, sample, config.data.path, library)
-        checks = [f"transformers {library.version}: the same ids, and logits to {largest:.0e}, on {sample.split} text of the data."]
+        agreement = f"the same ids, and logits to {largest:.0e} of the largest, on {sample.split} text of the data"
+        checks = [f"transformers {library.version}: {agreement}."]
         if options.onnx:
             checks += write_onnx(temporary, dict(model.state_dict()), config.model, sample).sentences()
-        parents = parents_of(options.run, source, config.data.path)
-        metrics = read_metrics(options.run, source.state["step"])
-        card = model_card(config, manifest, source, metrics, parents, options, checks)
+        card = model_card(config, manifest, source, metrics, parents, options, checks, private=private)
         write_text(temporary / "README.md", card)
         what = {"checkpoint": options.checkpoint, "step": source.state["step"], "dtype": options.dtype}
         what |= {"checkpoints": source.checkpoints}
@@ -120,14 +123,16 @@ def load_model(weights: dict[str, Tensor], config: RunConfig, manifest: Manifest
     return model
 
 
-def write_model(folder: Path, model: Albert, config: RunConfig, manifest: Manifest, dtype: torch.dtype) -> None:
+def write_model(
+    folder: Path, model: Albert, config: RunConfig, manifest: Manifest, dtype: torch.dtype, *, private: bool = False
+) -> None:
     """All that is loaded."""
     tensors = {name: tensor.to(dtype) for name, tensor in to_hf_weights(model.state_dict(), config.model).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # for its owner alone, unlike other files
+    save_tensors(folder / "model.safetensors", tensors, {"format": "pt"})  # for its owner alone, unlike other files
     content = hf_config(config.model, manifest.vocab_size) | {"dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / "config.json", content)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")
-    more = {"model_max_length": config.model.max_position_embeddings} | ({"private": True} if manifest.private else {})
+    more = {"model_max_length": config.model.max_position_embeddings} | ({"private": True} if private else {})
     copy_tokenizer(config.data.path / TOKENIZER_FOLDER, folder, more)
 
 
@@ -151,6 +156,8 @@ def copy_tokenizer(source: Path, target: Path, more: dict[str, Any]) -> None:
 
 
 def read_metrics(run_folder: Path, step: int) -> list[dict[str, Any]]:
-    """Records of metrics.jsonl up to `step`. A line that is not whole yet, of a run that goes on, is of a later one."""
-    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    """Records of metrics.jsonl up to `step`, none without that file. A line that is not whole yet, of a run that goes on, is of a
+    later one."""
+    path = run_folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [record for record in map(json.loads, lines) if record["step"] <= step]

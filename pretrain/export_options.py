@@ -24,9 +24,9 @@ class ExportOptions:
     """`last`, `best` (lowest validation loss), or a step."""
     average: int = 1
     """Export the mean of the weights of so many checkpoints: this one and those before it that the run still has
-    (checkpoint.keep_last)."""
+    (at most checkpoint.keep_last)."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Numbers of model.safetensors; bf16 takes half the space and rounds each weight by up to 0.4 %."""
+    """Numbers of model.safetensors; bf16 takes half the space and rounds each weight by up to 0.4 %, also for --onnx."""
     onnx: bool = False
     """Write onnx/model.onnx, and onnx/model_quantized.onnx in int8, for devices without PyTorch; needs the extra `onnx`."""
     license: str | None = None

@@ -4,6 +4,7 @@ The run may go on training meanwhile, and delete a checkpoint that is being read
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +42,10 @@ class DeletedMeanwhile(Exception):
     """Training has deleted or set aside this folder."""
 
 
-def read_source(checkpoints: Path, which: str, num: int = 1) -> Source:
+def read_source(checkpoints: Path, which: str, num: int, keep_last: int) -> Source:
     """Checkpoint `last`, `best` or a step, or the mean of it and the `num - 1` whole ones before it.
+
+    keep_last: so many of the newest the run keeps; an older one is there because it was the best once, and is no neighbour.
 
     Raises:
         UserError: there is no such checkpoint, it is damaged, or there are fewer than `num`.
@@ -50,7 +53,8 @@ def read_source(checkpoints: Path, which: str, num: int = 1) -> Source:
     for _ in range(TRIES):
         try:
             newest = choose_checkpoint(checkpoints, which)
-            before = (folder for folder in newest_first(checkpoints) if step_of(folder) < newest.state["step"])
+            neighbours = islice(newest_first(checkpoints), keep_last)
+            before = (folder for folder in neighbours if step_of(folder) < newest.state["step"])
             return mean_of(newest, good_checkpoints(before), num)
         except DeletedMeanwhile as deleted:
             gone = deleted
@@ -77,7 +81,7 @@ def choose_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
         if best is None:
             raise UserError(f"--checkpoint best: no step saved in {checkpoints} was validated; give last or a step.")
         which = str(best)
-    elif f"step-{which}" not in (folder.name for folder in folders):
+    if checkpoints / f"step-{which}" not in folders and folders == list(newest_first(checkpoints)):
         there = ", ".join(str(step_of(folder)) for folder in reversed(folders)) or "none"
         raise UserError(f"--checkpoint {which}: no such checkpoint in {checkpoints}; give last, best or a step ({there}).")
     found = read_checkpoint(checkpoints / f"step-{which}")
@@ -132,7 +136,8 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
     try:
         fault = find_fault(folder)
         if fault is None:
-            weights = load_file(folder / "model.safetensors")
+            mapped = load_file(folder / "model.safetensors")
+            weights = {name: tensor.clone() for name, tensor in mapped.items()}  # the run may delete the file
             return Checkpoint(folder, weights, read_state(folder), sha256_of_files(folder / "manifest.json"))
     except (UserError, OSError) as error:
         if folder.is_dir():

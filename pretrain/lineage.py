@@ -12,6 +12,16 @@ HUB_NAME = r"hf:([\w.-]+/[\w.-]+|[\w.-]+)(:.*)?"
 """An input of the Hugging Face Hub; of a local folder, whose name may look like that, there is no revision."""
 
 
+def comes_of_private_text(parents: list[Record]) -> bool:
+    """Whether any artefact behind these says that it is private."""
+    return any((entry["provenance"].get("options") or {}).get("private") is True for entry in recorded(parents))
+
+
+def recorded(parents: list[Record]) -> Iterator[Record]:
+    """Of the artefacts behind these, nearest first, those with a record of their own."""
+    return (entry for entry in ancestors(parents) if entry["provenance"] != UNKNOWN)
+
+
 def ancestors(parents: list[Record]) -> Iterator[Record]:
     """Each artefact behind these, nearest first, each once."""
     waiting, seen = list(parents), set()
@@ -20,7 +30,7 @@ def ancestors(parents: list[Record]) -> Iterator[Record]:
         if (entry["role"], entry["sha256"]) not in seen:
             seen.add((entry["role"], entry["sha256"]))
             yield entry
-            waiting += [] if entry["provenance"] == UNKNOWN else entry["provenance"]["parents"]
+            waiting += [] if entry["provenance"] == UNKNOWN else entry["provenance"].get("parents", [])
 
 
 def chain_rows(parents: list[Record]) -> str:
@@ -37,9 +47,15 @@ def chain_rows(parents: list[Record]) -> str:
 
 
 def corpus_inputs(parents: list[Record]) -> list[Record]:
-    """Inputs of the data: of the nearest ancestor that has any."""
-    records = (entry["provenance"] for entry in ancestors(parents) if entry["provenance"] != UNKNOWN)
-    return next((record["inputs"] for record in records if record["inputs"]), [])
+    """The files of the text that the data was prepared from, or the data whose masks it is a new draw of."""
+    data = next((entry for entry in parents if entry["role"] == "data"), None)
+    if data is None:  # a run's record has it
+        run = next((entry for entry in parents if entry["role"] == "run" and entry["provenance"] != UNKNOWN), None)
+        return corpus_inputs([each for each in run["provenance"].get("parents", []) if each["role"] == "data"]) if run else []
+    record = {} if data["provenance"] == UNKNOWN else data["provenance"]
+    texts = [entry for entry in record.get("inputs", []) if "option" not in entry]
+    before = [each for each in record.get("parents", []) if each["role"] == "data"]
+    return texts or (corpus_inputs(before) if before else [])
 
 
 def corpus_rows(parents: list[Record], *, private: bool) -> str:

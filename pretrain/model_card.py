@@ -18,10 +18,10 @@ from tokenizer.provenance import Record
 CARD = """---
 {header}---
 
-# ALBERT, pretrained from scratch
+# ALBERT, {begun}
 
-An ALBERT encoder ([Lan et al., 2019](https://arxiv.org/abs/1909.11942)) pretrained with masked-language modelling and `{objective}`
-sentence pairs. It is meant to be fine-tuned; it has learnt only from the corpus described here, with that corpus' gaps and biases.
+An ALBERT encoder ([Lan et al., 2019](https://arxiv.org/abs/1909.11942)) pretrained with masked-language modelling{objective}. It is
+meant to be fine-tuned; it has learnt {learnt}, with the gaps and biases of that text.
 
 ```python
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -87,8 +87,11 @@ FIGURES = {
     "mlm_loss": "masked-LM loss (nats)",
     "unigram_entropy": "unigram entropy of the text (nats)",
     "mlm_accuracy": "masked-LM accuracy",
-    "sop_accuracy": "sentence-order accuracy",
+    "sop_accuracy": "{order} accuracy",
 }
+ORDER_TASKS = {"sop": "sentence-order prediction", "nsp": "next-sentence prediction", "none": ""}
+"""By `albert prepare --pair_objective`."""
+LEARNT = {True: "only from the corpus described here", False: "from the corpus described here, and from what came before"}
 NOT_STATED = "not stated by whoever exported it"
 
 
@@ -100,16 +103,26 @@ def model_card(
     parents: list[Record],
     options: ExportOptions,
     checks: list[str],
+    *,
+    private: bool,
 ) -> str:
     """Markdown with the YAML header of Hugging Face's model cards.
 
-    metrics: up to the checkpoint. parents: of the export. checks: what was compared, a sentence each.
+    metrics: up to the checkpoint. parents: of the export. checks: what was compared, a sentence each. private: whether no file of
+    the corpus may be named.
     """
     model, prepared, state = config.model, manifest.options, source.state
-    validation, datasets = newest_validation(metrics), [] if manifest.private else hub_datasets(parents)
+    validation, datasets = newest_validation(metrics), [] if private else hub_datasets(parents)
+    is_of_these_weights = validation is not None and validation["step"] == state["step"] and options.average == 1
+    from_scratch = config.model.init_from is None and config.continue_from is None
+    order = ORDER_TASKS[prepared["pair_objective"]]
     return CARD.format(
-        header=yaml.safe_dump(header(options, validation, datasets), sort_keys=False, allow_unicode=True),
-        objective=prepared["pair_objective"],
+        header=yaml.safe_dump(
+            header(options, validation if is_of_these_weights else None, datasets, order), sort_keys=False, allow_unicode=True
+        ),
+        begun="pretrained from scratch" if from_scratch else "pretrained further",
+        objective=f" and {order}" if order else "",
+        learnt=LEARNT[from_scratch],
         licence=licence(options),
         data_licence=options.data_license or NOT_STATED,
         layers=model.num_hidden_layers,
@@ -129,15 +142,15 @@ def model_card(
         mask_unit=prepared["mask_unit"],
         max_ngram=prepared["max_ngram"],
         mask_ratio=prepared["mask_ratio"],
-        corpus_rows=corpus_rows(parents, private=manifest.private),
-        steps=f"{state['step']:,}",
+        corpus_rows=corpus_rows(parents, private=private),
+        steps=f"{state['step'] - config.schedule.start_step:,}",
         batch=config.training.global_batch_size,
         optimizer={"lamb": "LAMB", "adamw": "AdamW"}[config.optimizer.name],
         lr=config.optimizer.lr,
         warmup=config.schedule.warmup_steps,
         dtype=config.precision.dtype,
         recipe_rows=recipe_rows(config, manifest, state),
-        figure_rows=figure_rows(validation, averaged=options.average > 1),
+        figure_rows=figure_rows(validation, order, averaged=options.average > 1, held_out="validation" in manifest.splits),
         checks="\n".join(f"- {check}" for check in checks),
         chain_rows=chain_rows(parents),
         tokenizer_sha256=manifest.tokenizer_sha256,
@@ -145,8 +158,11 @@ def model_card(
     )
 
 
-def header(options: ExportOptions, validation: dict[str, Any] | None, datasets: list[str]) -> dict[str, Any]:
-    """What the Hugging Face Hub reads; a field that nobody gave is left out."""
+def header(options: ExportOptions, validation: dict[str, Any] | None, datasets: list[str], order: str) -> dict[str, Any]:
+    """What the Hugging Face Hub reads; a field that nobody gave is left out.
+
+    validation: of these very weights. order: the task of the pairs.
+    """
     fields = {
         "language": options.language,
         "license": options.license,
@@ -154,21 +170,22 @@ def header(options: ExportOptions, validation: dict[str, Any] | None, datasets: 
         "license_link": options.license_link,
         "library_name": "transformers",
         "pipeline_tag": "fill-mask",
-        "tags": ["albert", "fill-mask", "sentence-order-prediction"],
+        "tags": ["albert", "fill-mask", *([order.replace(" ", "-")] if order else [])],
         "datasets": datasets,
-        "model-index": model_index(validation) if validation else None,
+        "model-index": model_index(validation, order) if validation else None,
     }
     return {name: value for name, value in fields.items() if value}
 
 
-def model_index(validation: dict[str, Any]) -> list[dict[str, Any]]:
+def model_index(validation: dict[str, Any], order: str) -> list[dict[str, Any]]:
     """The held-out figures as the Hub lists results."""
+    names = {name: label.format(order=order) for name, label in FIGURES.items()}
     metrics = [
-        {"type": "accuracy" if "accuracy" in name else "loss", "name": FIGURES[name], "value": round(validation[name], 4)}
+        {"type": "accuracy" if "accuracy" in name else "loss", "name": names[name], "value": round(validation[name], 4)}
         for name in ("mlm_loss", "mlm_accuracy", "sop_accuracy")
         if validation[name] is not None
     ]
-    task = {"type": "fill-mask", "name": "masked-language modelling and sentence order"}
+    task = {"type": "fill-mask", "name": f"masked-language modelling{f' and {order}' if order else ''}"}
     return [
         {
             "name": "albert",
@@ -225,10 +242,11 @@ def newest_validation(metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((record for record in reversed(metrics) if record["event"] == "validation"), None)
 
 
-def figure_rows(validation: dict[str, Any] | None, *, averaged: bool) -> str:
+def figure_rows(validation: dict[str, Any] | None, order: str, *, averaged: bool, held_out: bool) -> str:
     """The validation's figures, or a line that says there was none."""
     if validation is None:
-        return "| no held-out text was kept | - |"
-    rows = [f"| {label} | {validation[name]:.4f} |" for name, label in FIGURES.items() if validation[name] is not None]
+        return f"| {'not validated up to this step' if held_out else 'no held-out text was kept'} | - |"
+    names = {name: label.format(order=order) for name, label in FIGURES.items()}
+    rows = [f"| {label} | {validation[name]:.4f} |" for name, label in names.items() if validation[name] is not None]
     of = ", of the weights before their mean was taken" if averaged else ""
     return "\n".join([*rows, f"| validated at step | {validation['step']:,}{of} |"])

@@ -50,7 +50,7 @@ class OnnxFigures(NamedTuple):
     def sentences(self) -> list[str]:
         """For the terminal and the model card."""
         return [
-            f"onnx/model.onnx in onnxruntime: logits to {self.difference:.0e}.",
+            f"onnx/model.onnx in onnxruntime: logits to {self.difference:.0e} of the largest.",
             f"onnx/model_quantized.onnx (int8): the likeliest piece is that of fp32 for {self.agreement:.1%} of {self.masked:,} "
             f"masked pieces; it is the right one for {self.int8_accuracy:.1%} of them, in fp32 for {self.fp32_accuracy:.1%}.",
             f"int8 takes {self.int8_bytes / self.fp32_bytes:.2f} of the space of fp32 ({self.int8_bytes / 1e6:,.1f} of "

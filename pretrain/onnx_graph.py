@@ -1,6 +1,7 @@
 """ALBERT with its masked-LM head as an ONNX graph; inputs, axes and output have the names that `optimum` and transformers.js give.
 
-Written node by node, so that a tensor that layers share is stored once and int8 quantization meets plain products with constants.
+Written node by node, so that a tensor that layers share is stored once and int8 quantization meets plain products with constants;
+the decoder's, whose matrix is that of the piece embeddings, stays in fp32.
 The last layer computes all positions: whoever runs the graph chooses which it reads.
 """
 

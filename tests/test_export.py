@@ -28,6 +28,7 @@ from pretrain.export import FILES, export, load_model
 from pretrain.export_check import check_export, load_transformers, take_sample
 from pretrain.export_options import ExportOptions
 from pretrain.export_source import read_source
+from pretrain.lineage import comes_of_private_text, corpus_inputs
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer
 from pretrain.progress import Progress
@@ -40,7 +41,7 @@ transformers = pytest.importorskip("transformers", reason="an export is checked 
 STEPS = (2, 4, 6)
 VALIDATION = {
     "event": "validation",
-    "step": 5,
+    "step": 6,
     "mlm_loss": 6.5,
     "unigram_entropy": 6.0,
     "mlm_accuracy": 0.0625,
@@ -71,7 +72,8 @@ def make_run(folder: Path, data: Path, *, share: str = "attention", groups: int 
     (folder / "config.yaml").write_text(CONFIG)
     shape = {"share": share, "num_hidden_groups": groups, "num_hidden_layers": layers, "max_position_embeddings": 64}
     overrides = [(f"model.{name}", str(value)) for name, value in shape.items()]
-    config = load_config(folder / "config.yaml", [*overrides, ("data.path", str(data))])
+    overrides += [("data.path", str(data)), ("checkpoint.keep_last", "3")]
+    config = load_config(folder / "config.yaml", overrides)
     write_config(folder, config)
     with run_session(folder, config, None) as session:
         session["exit_code"] = 0
@@ -156,7 +158,7 @@ def test_the_mean_of_k_checkpoints_is_exported_and_named(run, tmp_path):
     assert options == {"checkpoint": "last", "step": 6, "dtype": "fp32", "checkpoints": digests}
     assert "step-6 and step-4 (their mean)" in card_of(folder)
     assert "of the weights before their mean was taken" in card_of(folder)
-    assert list(read_source(run / "checkpoints", "4", 2).checkpoints) == ["step-4", "step-2"]
+    assert list(read_source(run / "checkpoints", "4", 2, 9).checkpoints) == ["step-4", "step-2"]
 
 
 def test_too_few_checkpoints_for_a_mean_are_counted(run, tmp_path):
@@ -165,16 +167,54 @@ def test_too_few_checkpoints_for_a_mean_are_counted(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_best_that_was_kept_beyond_the_newest_is_no_part_of_a_mean(run):
+    with pytest.raises(UserError, match=r"--average 3: up to .*step-6 the run has 2 whole checkpoint"):
+        read_source(run / "checkpoints", "last", 3, keep_last=2)
+
+
+def test_a_best_that_is_not_there_is_not_said_to_be_deleted_by_a_run(run, tmp_path):
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints" / "step-4")
+    with pytest.raises(UserError, match=r"--checkpoint 4: no such checkpoint in .*give last, best or a step \(2, 6\)"):
+        read_source(tmp_path / "checkpoints", "best", 1, 9)
+
+
+def test_figures_of_other_weights_are_not_given_to_the_hub(run, exported, tmp_path):
+    assert "model-index" in card_of(exported)
+    averaged, earlier = export_to(tmp_path / "mean", run, average=2), export_to(tmp_path / "earlier", run, checkpoint="4")
+    assert "model-index" not in card_of(averaged)
+    assert "not validated up to this step" in card_of(earlier)
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "metrics.jsonl").unlink()
+    assert "not validated up to this step" in card_of(export_to(tmp_path / "bare", copy))
+
+
+def test_what_comes_of_private_text_is_private_and_names_no_file():
+    def entry(role, parents=(), inputs=(), **options):
+        record = {"sessions": [{}], "options": options, "parents": list(parents), "inputs": list(inputs)}
+        return {"role": role, "path": "/p", "marker": "m", "sha256": f"{role}{options}", "provenance": record}
+
+    secret, model_file = {"path": "/clients.txt", "size": 3}, {"path": "/lid.bin", "size": 5, "option": "language_model"}
+    first = entry("continue_from", [entry("data", inputs=[secret], private=True)])
+    data = {**entry("data"), "provenance": "unknown"}
+    assert comes_of_private_text([entry("run", [first, data])])
+    assert not comes_of_private_text([entry("run", [data])])
+    assert corpus_inputs([entry("run", [first, data])]) == []  # and not those of an earlier phase
+    text = {"path": "/open.txt", "size": 4}
+    remasked = entry("data", [entry("data", inputs=[text, model_file])])
+    assert corpus_inputs([entry("run", [first, remasked])]) == corpus_inputs([remasked]) == [text]
+
+
 def test_a_damaged_checkpoint_is_no_part_of_a_mean(run, tmp_path, capsys):
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "checkpoints" / "step-4" / "state.json").unlink()
-    assert list(read_source(tmp_path / "checkpoints", "last", 2).checkpoints) == ["step-6", "step-2"]
+    assert list(read_source(tmp_path / "checkpoints", "last", 2, 9).checkpoints) == ["step-6", "step-2"]
     assert "step-4: state.json is missing" in capsys.readouterr().out
     (tmp_path / "checkpoints" / "step-6" / "manifest.json").write_text("{}")
-    assert list(read_source(tmp_path / "checkpoints", "last").checkpoints) == ["step-2"]
+    assert list(read_source(tmp_path / "checkpoints", "last", 1, 9).checkpoints) == ["step-2"]
     (tmp_path / "checkpoints" / "step-2" / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="no checkpoint is whole"):
-        read_source(tmp_path / "checkpoints", "last")
+        read_source(tmp_path / "checkpoints", "last", 1, 9)
 
 
 def test_bf16_rounds_each_weight_once_and_is_half_as_large(run, exported, tmp_path):
@@ -219,10 +259,10 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read_is_no_fault_of_the_run(ru
         newest = copy / "checkpoints" / ("step-6" if which == "last" else "step-4")
         thread = delete_while_read(copy / "checkpoints", newest, lambda copy=copy: save_step(copy, config, 8))
         if which == "last":
-            assert list(read_source(copy / "checkpoints", which).checkpoints) == ["step-8"]
+            assert list(read_source(copy / "checkpoints", which, 1, 9).checkpoints) == ["step-8"]
         else:
             with pytest.raises(UserError, match=r"step-4: was deleted by the run while it was read\. Give last or best"):
-                read_source(copy / "checkpoints", which)
+                read_source(copy / "checkpoints", which, 1, 9)
         thread.join()
         assert [folder.name for folder in list_checkpoints(copy / "checkpoints")] == ["step-8"]
         assert [path.name for path in (copy / "checkpoints").iterdir()] == ["step-8"]
@@ -250,7 +290,7 @@ def test_a_run_that_goes_on_training_and_deleting_is_exported(small_config, data
 def test_what_the_check_finds_in_a_folder_is_named(run, exported, tmp_path):
     config = load_config(run / "config.yaml")
     manifest = read_manifest(config.data.path)
-    model = load_model(read_source(run / "checkpoints", "last").weights, config, manifest, torch.float32)
+    model = load_model(read_source(run / "checkpoints", "last", 1, 9).weights, config, manifest, torch.float32)
     sample, library = take_sample(model, config.data.path, manifest), load_transformers()
     assert sample.split == "validation"
     assert check_export(exported, sample, config.data.path, library) <= 1e-5
@@ -414,7 +454,7 @@ def test_the_card_has_what_the_hub_reads_and_the_chain_of_hashes(run, data, expo
     (of_corpus,) = json.loads((data / "provenance.json").read_text())["inputs"]
     assert f"| addresses.txt | {of_corpus['size']} | `{of_corpus['sha256']}` |" in text
     assert "| instances seen | 48 (" in text
-    assert "| validated at step | 5 |" in text
+    assert "| validated at step | 6 |" in text
     for secret in (str(run.parent), os.uname().nodename):
         assert secret not in text
 

@@ -95,6 +95,20 @@ def check_format_version(path: Path, version: object, current: int, remedy: str)
         )
 
 
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """An error of the system that safetensors met is raised as OSError again."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 under a temporary name, fsync, rename to `path`."""
     temporary = path.parent / f".{path.name}.tmp-{secrets.token_hex(4)}"
