@@ -76,7 +76,9 @@ def estimate_memory(
     embedded = (2 * FP32 + half) * model.embedding_size
     masked = MASKED_SHARE * (model.hidden_size + 3 * model.embedding_size) * half
     cast_weights = half * blocks(model)
-    packed_weights = 0 if on_gpu or half != FP32 else 2 * FP32 * blocks(model, PAYS_FROM_CALLS)
+    packed_weights = (
+        0 if on_gpu or half != FP32 else 2 * FP32 * blocks(model, PAYS_FROM_CALLS)
+    )  # if it pays; small ones do not count
     decoder = vocab_size * model.embedding_size
     head = CHUNK_ELEMENTS * (2 * FP32 + half) + decoder * (FP32 + half)
     backward = pieces * (2 * model.intermediate_size * half + 3 * model.hidden_size * stream) + 2 * cast_weights

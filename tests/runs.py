@@ -15,7 +15,7 @@ from pretrain.metrics import Throughput
 
 STEPS = 10
 CONFIG = """
-model: {embedding_size: 16, hidden_size: 32, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 64,
+model: {embedding_size: 16, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 64,
         max_position_embeddings: 32, hidden_dropout: 0.1, attention_dropout: 0.1}
 optimizer: {lr: 0.01}
 schedule: {warmup_steps: 2, total_steps: 20}

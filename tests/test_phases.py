@@ -85,7 +85,7 @@ def test_what_does_not_fit_the_first_phase_is_refused_before_anything_starts_all
     write_json(other_tokenizer / "manifest.json", manifest | {"tokenizer_sha256": sha256_of_files(*files)})
     options = ["--continue_from", first, "--data", other_tokenizer, "--training.steps", 5, "--model.num_hidden_layers", 3]
     error = launch(tmp_path / "run", *options, "--optimizer.name", "adamw", code=2).stderr
-    assert "model.num_hidden_layers: is 3, but 4 there" in error
+    assert "model.num_hidden_layers: is 3, but 2 there" in error
     assert "optimizer.name: is adamw, but lamb there" in error
     assert "prepared with another tokenizer" in error
     assert "training.steps: is 5, but" in error
