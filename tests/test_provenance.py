@@ -503,7 +503,7 @@ def test_an_untracked_source_shows_whatever_its_name_and_the_settings_of_git(che
 
 
 def test_the_hash_of_the_sources_is_what_sha256sum_says(checkout):
-    listed = "find tokenizer data_prep pretrain launch -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    listed = "find tokenizer data_prep pretrain downstream launch -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum"
     said = subprocess.run(["/bin/sh", "-c", listed], cwd=checkout, capture_output=True, text=True, check=True).stdout
     assert said.split()[0] == code_revision(checkout)["sources_sha256"]
 
