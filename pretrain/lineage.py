@@ -37,7 +37,7 @@ def chain_rows(parents: list[Record]) -> str:
     """Role, marker, its SHA-256, code revision and end of the last session of each."""
     rows = []
     for entry in ancestors(parents):
-        session = {} if entry["provenance"] == UNKNOWN else entry["provenance"]["sessions"][-1]
+        session = {} if entry["provenance"] == UNKNOWN else (entry["provenance"].get("sessions") or [{}])[-1]
         code = session.get("code", {})
         revision = (code.get("revision") or "")[:12] or f"sources {code.get('sources_sha256', UNKNOWN)[:12]}"
         changed = " (changed)" if code.get("clean") is False else ""

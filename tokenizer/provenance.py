@@ -105,13 +105,15 @@ def parent(role: str, folder: Path, marker: str, sha256: str | None = None) -> R
     entry = {"role": role, "path": os.path.abspath(folder), "marker": marker, "sha256": sha256}
     try:
         entry["sha256"] = sha256 or sha256_of_files(folder / marker)
-        path = folder / PROVENANCE_NAME
-        return entry | {"provenance": parse_record(path.read_bytes(), path)}
+        record = json.loads((folder / PROVENANCE_NAME).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("no record in it")
+        return entry | {"provenance": record}
     except FileNotFoundError as error:
         reason = f"there is no {Path(error.filename).name} in it"
         if entry["sha256"]:
             reason += "; it was made by an earlier release, or by another program"
-    except (OSError, UserError) as error:
+    except (OSError, ValueError) as error:
         reason = f"cannot be read ({error})"
     return entry | {"provenance": UNKNOWN, "reason": reason}
 
