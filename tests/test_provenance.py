@@ -326,8 +326,12 @@ def test_a_file_of_an_option_that_is_gone_does_not_end_the_preparation(corpus, t
     monkeypatch.setattr("data_prep.prepare.shuffle_stage", encoded)
     prepare(options(corpus, tokenizer, tmp_path / "data", abbreviations=words, dupe_factor=1))
     assert read(tmp_path / "data")["inputs"][-1] == {
-        "path": str(words), "size": None, "reason": "cannot be read (No such file or directory)", "sha256": hashed, "option": "abbreviations",
-    }  # fmt: skip
+        "path": str(words),
+        "size": None,
+        "reason": "cannot be read (No such file or directory)",
+        "sha256": hashed,
+        "option": "abbreviations",
+    }
 
 
 def test_each_input_is_recorded_once_however_it_is_cut(corpus, tokenizer, tmp_path):
