@@ -55,10 +55,11 @@ def finetune(options: FinetuneOptions) -> None:
     is_glue, session = options.task == "glue", open_session()
     content = GLUE_CONTENT if is_glue else CONTENT
     check_output_folder(options.output, marker=RESULTS, what="fine-tuned model", content=content)
-    with words_withheld(is_private_tokenizer(options.model)):
+    private = is_private_tokenizer(options.model)
+    with words_withheld(private):
         refuse_missing_libraries()
         results = []
-        for task in read_tasks(options):
+        for task in read_tasks(options, private=private):
             if is_glue:  # the mark of its folder, should the first task be killed
                 write_results(options.output, results)
             results.append(run_task(task, options, session))
@@ -80,11 +81,11 @@ def refuse_missing_libraries() -> None:
         raise UserError(f"{', '.join(missing)} cannot be imported: pip install 'albert-pretraining[finetune]'")
 
 
-def read_tasks(options: FinetuneOptions) -> "Iterator[Task]":
+def read_tasks(options: FinetuneOptions, *, private: bool) -> "Iterator[Task]":
     """Those that were asked for: all are read at once, and each is encoded when its turn comes.
 
     Raises:
-        UserError: as `downstream.train.open_tokenizer`, `choose_device`, and what reads and encodes labelled text.
+        UserError: as `downstream.train.open_tokenizer`, `check_device`, and what reads and encodes labelled text.
     """
     from downstream.classification import build_task, read_parts
     from downstream.train import check_device, open_tokenizer
@@ -93,7 +94,7 @@ def read_tasks(options: FinetuneOptions) -> "Iterator[Task]":
     tokenizer, positions = open_tokenizer(options.model)
     if options.max_seq_length is not None and options.max_seq_length > positions:
         raise UserError(f"--max_seq_length {options.max_seq_length}: the model takes {positions} pieces at most.")
-    length, private = options.max_seq_length or positions, is_private_tokenizer(options.model)
+    length = options.max_seq_length or positions
     if options.task == "glue":
         for name, parts in read_glue(options, private=private).items():
             yield build_task(name, parts, tokenizer, length, GLUE[name].figures, regression=GLUE[name].regression)

@@ -179,7 +179,7 @@ def header(options: ExportOptions, validation: dict[str, Any] | None, datasets: 
 
 def model_index(validation: dict[str, Any], order: str) -> list[dict[str, Any]]:
     """The held-out figures as the Hub lists results."""
-    names = {name: label.format(order=order) for name, label in FIGURES.items()}
+    names = figure_names(order)
     metrics = [
         {"type": "accuracy" if "accuracy" in name else "loss", "name": names[name], "value": round(validation[name], 4)}
         for name in ("mlm_loss", "mlm_accuracy", "sop_accuracy")
@@ -194,6 +194,11 @@ def model_index(validation: dict[str, Any], order: str) -> list[dict[str, Any]]:
             ],
         }
     ]
+
+
+def figure_names(order: str) -> dict[str, str]:
+    """What the figures of a validation are called. order: the task of the pairs."""
+    return {name: label.format(order=order) for name, label in FIGURES.items()}
 
 
 def licence(options: ExportOptions) -> str:
@@ -246,7 +251,6 @@ def figure_rows(validation: dict[str, Any] | None, order: str, *, averaged: bool
     """The validation's figures, or a line that says there was none."""
     if validation is None:
         return f"| {'not validated up to this step' if held_out else 'no held-out text was kept'} | - |"
-    names = {name: label.format(order=order) for name, label in FIGURES.items()}
-    rows = [f"| {label} | {validation[name]:.4f} |" for name, label in names.items() if validation[name] is not None]
+    rows = [f"| {label} | {validation[name]:.4f} |" for name, label in figure_names(order).items() if validation[name] is not None]
     of = ", of the weights before their mean was taken" if averaged else ""
     return "\n".join([*rows, f"| validated at step | {validation['step']:,}{of} |"])

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import ALBERT
+from models import random_model
 from runs import CONFIG, start, wait_for
 from safetensors.numpy import load_file, save_file
 
@@ -29,7 +30,6 @@ from pretrain.export_check import check_export, load_transformers, take_sample
 from pretrain.export_options import ExportOptions
 from pretrain.export_source import read_source
 from pretrain.lineage import comes_of_private_text, corpus_inputs
-from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer
 from pretrain.progress import Progress
 from pretrain.sessions import run_session
@@ -54,18 +54,6 @@ SHAPES = [("all", 1, 1), ("all", 2, 4), ("attention", 1, 2), ("ffn", 2, 2), ("no
 """`share`, groups, layers."""
 
 
-def random_model(config: RunConfig, vocab_size: int, seed: int) -> Albert:
-    """Weights large enough that every part of the network matters, biases and LayerNorm included."""
-    model = Albert(config.model, vocab_size)
-    generator = torch.Generator().manual_seed(seed)
-    model.initialize(0.2, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
 def make_run(folder: Path, data: Path, *, share: str = "attention", groups: int = 1, layers: int = 2) -> Path:
     """A run folder with checkpoints of random models; step 4 is the best."""
     folder.mkdir()
@@ -88,7 +76,7 @@ def write_config(folder: Path, config: RunConfig) -> None:
 
 
 def save_step(run: Path, config: RunConfig, step: int) -> None:
-    model = random_model(config, read_manifest(config.data.path).vocab_size, seed=step)
+    model = random_model(config.model, read_manifest(config.data.path).vocab_size, seed=step)
     progress = Progress(step=step, samples_seen=8 * step, best={"step": 4, "mlm_loss": 6.5} if step >= 4 else {})
     state = dataclasses.asdict(progress) | {"data_sha256": manifest_sha256(config.data.path)}
     write_checkpoint(run / "checkpoints" / f"step-{step}", snapshot(model, build_optimizer(model, config.optimizer)), state)

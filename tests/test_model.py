@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from models import random_model
 from safetensors.torch import save_file
 from torch.nn.utils.rnn import pad_sequence
 
@@ -33,15 +34,7 @@ def preset_model(name: str) -> ModelConfig:
 
 
 def make_model(config: ModelConfig, vocab_size: int = 50) -> Albert:
-    """Weights large enough that every part of the network matters, biases and LayerNorm included."""
-    model = Albert(config, vocab_size).eval()
-    generator = torch.Generator().manual_seed(1)
-    model.initialize(0.2, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return random_model(config, vocab_size, seed=1)
 
 
 def make_batch(vocab_size: int = 50, *, uneven: bool = True) -> MicroBatch:
