@@ -27,6 +27,7 @@ import yaml
 from data_prep.schema import Manifest, read_manifest
 from pretrain.config import RunConfig, check_config
 from pretrain.data import Instance, open_split
+from pretrain.flops import peak_flops, step_flops
 from pretrain.sample_order import sample_rows
 
 PRESETS = Path(__file__).parent.parent / "configs"
@@ -46,6 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds, the median of which counts")
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--together", action="store_true", help="warm up all at once, to save time; warm-up figures mean nothing then"
+    )
     parser.add_argument("--contenders", nargs="+", default=["ours", "hf_eager", "hf_compiled", "hf_trainer"], choices=CONTENDERS)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -57,10 +61,14 @@ def main() -> int:
         contend(arguments)
         return 0
     processes, told = {}, {}
-    for name in arguments.contenders:  # one after another, so that warm-up, too, is timed alone
+    for name in arguments.contenders:
         command = [sys.executable, "-m", "benchmarks.train", *sys.argv[1:], "--contender", name]
         processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        told[name] = json.loads(read_line(processes[name]))
+        if not arguments.together:  # one after another, so that warm-up, too, is timed alone
+            told[name] = json.loads(read_line(processes[name]))
+    for name, process in processes.items():
+        if name not in told:
+            told[name] = json.loads(read_line(process))
     seconds = {name: [] for name in processes}
     for _ in range(arguments.rounds):
         for name, process in processes.items():
@@ -68,6 +76,8 @@ def main() -> int:
     for name, process in processes.items():
         told[name] |= json.loads(ask(process, "end"))
         process.wait()
+    if not arguments.rounds:  # kernels are in their cache now
+        return 0
     report(arguments, told, {name: statistics.median(times) for name, times in seconds.items()}, seconds)
     return 0
 
@@ -91,10 +101,11 @@ def report(arguments: argparse.Namespace, told: dict, medians: dict[str, float],
     print(f"\n{arguments.size}, {arguments.dtype} on {arguments.device}, {arguments.data.name}; a round:")
     padding = 1 - first["pieces"] / first["padded"]
     print(f"{first['instances']} instances, {first['pieces']:,} pieces; {padding:.1%} of the peers' positions are padding")
-    print(f"{'':16}{'pieces/s':>10}{'peak MB':>10}{'warm-up s':>11}   seconds of each round")
+    print(f"{'':16}{'pieces/s':>10}{'peak MB':>10}{'warm-up s':>11}{'MFU':>6}   seconds of each round")
     for name, median in medians.items():
-        rounds = " ".join(f"{each:.2f}" for each in seconds[name])
+        rounds = " ".join(f"{each:.3g}" for each in seconds[name])
         row = f"{name:16}{first['pieces'] / median:10,.0f}{told[name]['peak'] / MB:10,.0f}{told[name]['warm_up']:11.1f}"
+        row += f"{first['flops'] / median / first['peak_flops']:6.1%}"
         print(f"{row}   {rounds}")
     ours, *peers = medians
     for name in peers:
@@ -111,11 +122,16 @@ def contend(arguments: argparse.Namespace) -> None:
     run_round, peak = build(arguments, manifest, batches)
     began = time.perf_counter()
     run_round()
+    synchronize(arguments.device)
     warm_up = time.perf_counter() - began
     run_round()
     masks = [padded(part)["attention_mask"] for batch in batches for part in cut(batch, arguments.micro_batch_size)]
     pieces, positions = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
-    say({"instances": len(rows), "pieces": pieces, "padded": positions, "warm_up": warm_up})
+    lengths = np.concatenate([[len(instance.input_ids) for instance in batch] for batch in batches])
+    masked = sum(len(instance.mlm_labels) for batch in batches for instance in batch)
+    flops = step_flops(run_config(arguments).model, manifest.vocab_size, lengths, masked)
+    known = {"flops": flops, "peak_flops": peak_flops(torch.device(arguments.device), arguments.dtype)}
+    say({"instances": len(rows), "pieces": pieces, "padded": positions, "warm_up": warm_up} | known)
     for line in sys.stdin:
         if line.strip() == "end":
             say({"peak": peak()})

@@ -1,0 +1,190 @@
+"""What pretraining brings to a classifier, and what its parts do: sentence order, n-gram masks (docs/does_it_help.md).
+
+    python -m benchmarks.sentiment --input CORPUS --labelled FOLDER --work FOLDER
+
+The same encoder is pretrained three times on the same text, from the same random weights: as ALBERT does, without sentence order,
+and with masks of single words. Each is fine-tuned with several seeds on FOLDER/train.jsonl, as is one with random weights;
+FOLDER/dev.jsonl chooses epoch and learning rate, FOLDER/test.jsonl is what the table shows. A naive Bayes over words stands beside.
+
+What is in the work folder is not made again; a vocabulary may have been put there as WORK/tokenizer. Arguments that are not known
+here go to `albert launch`, such as --training.micro_batch_size 32.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ALBERT = [sys.executable, "-m", "launch"]
+OBJECTIVES = {
+    "albert": (),
+    "no_sentence_order": ("--pair_objective", "none"),
+    "word_masks": ("--mask_unit", "word"),
+}
+"""Name of an encoder -> options of `albert prepare`."""
+ARMS = {
+    "albert": "pretrained",
+    "no_sentence_order": "pretrained without sentence order",
+    "word_masks": "pretrained with masks of single words",
+    "random": "random weights",
+}
+
+
+def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", required=True, help="text to pretrain on")
+    parser.add_argument("--labelled", type=Path, required=True, help="folder with train.jsonl, dev.jsonl, test.jsonl: text, label")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "small.yaml")
+    parser.add_argument("--steps", type=int, help="of pretraining, a tenth of them warm-up; default: the config's")
+    parser.add_argument("--vocab_size", type=int, default=8000)
+    parser.add_argument("--dupe_factor", type=int, default=10, help="copies of the text, each masked anew")
+    parser.add_argument("--num_seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6, help="of fine-tuning, at most")
+    parser.add_argument("--learning_rates", type=float, nargs="+", default=[5e-5, 2e-4], help="of fine-tuning; dev chooses")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, on the same device")
+    return parser.parse_known_args()
+
+
+def main() -> int:
+    arguments, of_launch = parse_arguments()
+    work = arguments.work
+    folders = {name: work / "data" / name for name in OBJECTIVES}
+    tokenizer = work / "tokenizer"
+    if not tokenizer.is_dir():
+        make = ("--input", arguments.input, "--output", tokenizer, "--vocab_size", arguments.vocab_size, "--keep_accents", "false")
+        albert(work, "tokenizer", "tokenizer", *make)
+    length = yaml.safe_load(arguments.config.read_text())["model"]["max_position_embeddings"]
+    from_text = ("--input", arguments.input, "--tokenizer", tokenizer, "--max_seq_length", length)
+    for name, options in OBJECTIVES.items():
+        copies = ("--dupe_factor", arguments.dupe_factor)
+        albert(work, f"prepare_{name}", "prepare", *from_text, *copies, *options, "--output", folders[name])
+
+    if arguments.steps:
+        shares = {"training.steps": 1, "schedule.total_steps": 1, "schedule.warmup_steps": 10}
+        of_launch += [word for field, share in shares.items() for word in (f"--{field}", str(arguments.steps // share))]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        wait(pool.submit(pretrain, arguments, folders[name], name, of_launch) for name in OBJECTIVES)
+        runs = [work / "runs" / name for name in OBJECTIVES]
+        comparison = work / "evaluate.json"
+        of_evaluate = ("--model", *runs, "--data", folders["albert"], "--output", comparison)
+        tunings = [(arm, rate) for arm in ARMS for rate in arguments.learning_rates]
+        wait(
+            [
+                pool.submit(albert, work, "evaluate", "evaluate", *of_evaluate),
+                *(pool.submit(finetune, arguments, arm, rate) for arm, rate in tunings),
+            ]
+        )
+    results = {arm: best_rate(arguments, arm) for arm in ARMS}
+    (work / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print_table(results, naive_bayes(arguments.labelled), dict(zip(OBJECTIVES, held_out(comparison), strict=True)))
+    return 0
+
+
+def wait(futures: Iterable) -> None:
+    for future in list(futures):
+        future.result()
+
+
+def albert(work: Path, name: str, *command: object) -> None:
+    """Run `albert ...`, its output in WORK/logs/NAME.log."""
+    log = work / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        finished = subprocess.run(
+            [*ALBERT, *map(str, command)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
+        )
+    if finished.returncode:
+        raise SystemExit(f"albert {command[0]} ended with code {finished.returncode}:\n{log.read_text()[-2000:]}")
+    print(f"{name}: done", flush=True)
+
+
+def pretrain(arguments: argparse.Namespace, data: Path, name: str, of_launch: list[str]) -> None:
+    """Train, or go on, and export."""
+    run, export = arguments.work / "runs" / name, arguments.work / "exports" / name
+    config = ("--config", arguments.config, "--num_procs", 1, "--logging.wandb", "disabled")
+    albert(arguments.work, f"launch_{name}", "launch", *config, "--data", data, "--output", run, *of_launch)
+    if not export.is_dir():
+        albert(arguments.work, f"export_{name}", "export", "--run", run, "--output", export)
+
+
+def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> None:
+    output = tuned(arguments, arm, rate)
+    if output.is_dir():
+        return
+    parts = {"train": "train", "validation": "dev", "test": "test"}
+    files = [word for option, name in parts.items() for word in (f"--{option}", arguments.labelled / f"{name}.jsonl")]
+    start = ("--model", arguments.work / "exports" / "albert", "--random_weights", "true")
+    if arm != "random":
+        start = ("--model", arguments.work / "exports" / arm)
+    how = ("--num_seeds", arguments.num_seeds, "--epochs", arguments.epochs, "--learning_rate", rate)
+    albert(arguments.work, f"finetune_{output.name}", "finetune", *start, *files, *how, "--output", output)
+
+
+def tuned(arguments: argparse.Namespace, arm: str, rate: float) -> Path:
+    return arguments.work / "finetuned" / f"{arm}_{rate:g}"
+
+
+def best_rate(arguments: argparse.Namespace, arm: str) -> dict[str, Any]:
+    """results.json of the learning rate with the best mean on the validation rows."""
+    found = []
+    for rate in arguments.learning_rates:
+        result = json.loads((tuned(arguments, arm, rate) / "results.json").read_text())
+        found.append({"learning_rate": rate} | result)
+    return max(found, key=lambda result: result["scores"]["validation"]["accuracy"]["mean"])
+
+
+def held_out(comparison: Path) -> list[dict[str, Any]]:
+    """Figures of the runs on the held-out text, in their order."""
+    return [column for column in json.loads(comparison.read_text())["columns"] if column.get("kind") == "run"]
+
+
+def naive_bayes(labelled: Path) -> dict[str, float]:
+    """Accuracy by split of a multinomial naive Bayes over lower-cased words."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
+
+    parts = {}
+    for name in ("train", "dev", "test"):
+        rows = [json.loads(line) for line in (labelled / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        parts[name] = [row["text"] for row in rows], [row["label"] for row in rows]
+    model = make_pipeline(CountVectorizer(), MultinomialNB()).fit(*parts["train"])
+    return {name: float(model.score(*parts[name])) for name in ("dev", "test")}
+
+
+def print_table(results: dict[str, Any], words: dict[str, float], pretraining: dict[str, Any]) -> None:
+    """Markdown."""
+    print("\n| start | masked-LM loss | accuracy | sentence order | learning rate | dev | test, mean | std | each seed |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for arm, result in results.items():
+        figures = pretraining.get(arm)
+        cells = [ARMS[arm], *(("", "", "") if figures is None else quality(figures, has_order=arm != "no_sentence_order"))]
+        accuracy = {split: result["scores"][split]["accuracy"] for split in ("validation", "test")}
+        seeds = [seed["scores"]["test"]["accuracy"] for seed in result["seeds"]]
+        spread = statistics.stdev(seeds) if len(seeds) > 1 else 0.0
+        cells += [f"{result['learning_rate']:g}", f"{accuracy['validation']['mean']:.3f}", f"**{accuracy['test']['mean']:.3f}**"]
+        print(f"| {' | '.join([*cells, f'{spread:.3f}', ' '.join(f'{seed:.3f}' for seed in seeds)])} |")
+    print(f"| naive Bayes over words | | | | | {words['dev']:.3f} | **{words['test']:.3f}** | | |")
+
+
+def quality(figures: dict[str, Any], *, has_order: bool) -> tuple[str, str, str]:
+    masked, order = figures["masked_lm"], figures["sentence_order"]
+    return f"{masked['loss']:.3f}", f"{masked['accuracy']:.3f}", f"{order['accuracy']:.3f}" if has_order else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
