@@ -1,0 +1,133 @@
+"""Evaluations and metrics of the runs in, results.json and results.md out: a table per question, mean and spread over the seeds."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.ablation_rows import Row, Table
+from data_prep.schema import manifest_sha256
+from tokenizer.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from benchmarks.ablations import Ablations
+
+FORMAT_VERSION = 1
+
+
+def write_report(ablations: "Ablations") -> None:
+    """Print the tables, and write them beside the runs."""
+    columns = read_columns(ablations)
+    settings = settings_of(ablations)
+    tables = {name: table_figures(ablations, table, columns) for name, table in ablations.tables.items()}
+    floor = {name: figures["unigram"]["masked_lm"]["loss"] for (name, _), figures in columns.items()}
+    content = {"format_version": FORMAT_VERSION, "settings": settings, "unigram_loss": floor, "tables": tables}
+    write_json(ablations.folder / "results.json", content)
+    text = "\n\n".join([heading(settings, floor), *(markdown(ablations.tables[name], tables[name]) for name in tables)])
+    write_text(ablations.folder / "results.md", text + "\n")
+    print(f"\n{text}\n\nwrote {ablations.folder / 'results.md'} and results.json", flush=True)
+
+
+def read_columns(ablations: "Ablations") -> dict[tuple[str, int], dict[str, Any]]:
+    """(data folder, seed) -> run folder, or `unigram` -> its column of the evaluation."""
+    columns = {}
+    for name, seed, runs in ablations.evaluations():
+        if runs and (path := ablations.evaluation(name, seed)).exists():
+            evaluation = json.loads(path.read_text(encoding="utf-8"))
+            columns[name, seed] = {column.get("path", column["name"]): column for column in evaluation["columns"]}
+    return columns
+
+
+def settings_of(ablations: "Ablations") -> dict[str, Any]:
+    options = ablations.options
+    return {
+        "budget": ablations.folder.name,
+        "seeds": options.seeds,
+        "runs_at_once": options.jobs,
+        "device": ablations.device_name,
+        "torch": torch.__version__,
+        "overrides": dict(ablations.overrides),
+        "data_sha256": {name: manifest_sha256(ablations.data(name)) for name, _, _ in ablations.evaluations()},
+    }
+
+
+def table_figures(ablations: "Ablations", table: Table, columns: dict) -> list[dict[str, Any]]:
+    """A row's figures over the seeds that finished, as mean and standard deviation."""
+    rows = []
+    for row in table.rows:
+        runs = [figures for seed in ablations.seeds() if (figures := run_figures(ablations, table, row, seed, columns))]
+        names = [name for name in runs[0] if name not in ("seed", "parameters")] if runs else []
+        summary = {name: spread([run[name] for run in runs if run[name] is not None]) for name in names}
+        parameters = runs[0]["parameters"] if runs else None
+        rows.append(
+            {"label": row.label, "config": row.config, "data": row.data, "parameters": parameters} | summary | {"runs": runs}
+        )
+    return rows
+
+
+def run_figures(ablations: "Ablations", table: Table, row: Row, seed: int, columns: dict) -> dict[str, Any] | None:
+    """None of a run that did not finish."""
+    folder = ablations.run_folder(row, seed)
+    judged = {name: columns.get((name, seed), {}).get(str(folder)) for name in {*table.masked_lm_on, *table.order_on}}
+    if None in judged.values():
+        return None
+    first = next(iter(judged.values()))
+    figures = {"seed": seed, "parameters": first["parameters"], "steps": first["step"], "tokens_per_second": median_speed(folder)}
+    for name in table.masked_lm_on:
+        masked = judged[name]["masked_lm"]
+        figures |= {f"mlm_loss_{name}": masked["loss"], f"mlm_accuracy_{name}": masked["accuracy"]}
+    for name in table.order_on:
+        order = judged[name]["sentence_order"]
+        figures[f"order_accuracy_{name}"] = order and order["accuracy"]
+    return figures
+
+
+def median_speed(run_folder: Path) -> float | None:
+    """Pieces a second, padding not counted, of the logged steps."""
+    records = map(json.loads, (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    speeds = [record["tokens_per_second"] for record in records if record["event"] == "train"]
+    return statistics.median(speeds) if speeds else None
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Mean, sample standard deviation (null of one value), and number of values."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values) if values else None, "std": deviation, "num_runs": len(values)}
+
+
+def heading(settings: dict[str, Any], floor: dict[str, float]) -> str:
+    crowd = ", which share the device, so speeds compare rows and are below those of a run alone" * (settings["runs_at_once"] > 1)
+    losses = ", ".join(f"{loss:.3f} on `{name}`" for name, loss in floor.items())
+    seeds, jobs = settings["seeds"], settings["runs_at_once"]
+    where = f"{settings['device']}, torch {settings['torch']}, {jobs} run(s) at once{crowd}"
+    return (
+        f"Budget {settings['budget'].replace('_', ' ')}, {seeds} seed(s), {where}. Mean ± standard deviation over the seeds; "
+        f"losses in nats. Loss of a guess by the frequencies of pieces alone: {losses}."
+    )
+
+
+def markdown(table: Table, rows: list[dict[str, Any]]) -> str:
+    several, orders = len(table.masked_lm_on) > 1, len(table.order_on) > 1
+    titles = {"steps": "steps"}
+    for name in table.masked_lm_on:
+        on = f" on `{name}`" * several
+        titles |= {f"mlm_loss_{name}": f"MLM loss{on}", f"mlm_accuracy_{name}": f"MLM accuracy (%){on}"}
+    titles |= {f"order_accuracy_{name}": "order accuracy (%)" + f" on `{name}`" * orders for name in table.order_on}
+    titles["tokens_per_second"] = "tokens/s"
+    lines = [f"### {table.title}", "", f"| | parameters | {' | '.join(titles.values())} | runs |", "|---" * (len(titles) + 3) + "|"]
+    for row in rows:
+        parameters = f"{row['parameters']:,}" if row["parameters"] else "-"
+        cells = [shown(name, row.get(name)) for name in titles]
+        lines.append(f"| {row['label']} | {parameters} | {' | '.join(cells)} | {len(row['runs'])} |")
+    return "\n".join(lines)
+
+
+def shown(name: str, figure: dict[str, Any] | None) -> str:
+    if figure is None or figure["mean"] is None:
+        return "-"
+    digits, scale = (3, 1) if "loss" in name else (1, 100) if "accuracy" in name else (0, 1)
+    deviation = "" if figure["std"] is None or name == "steps" else f" ± {scale * figure['std']:,.{digits}f}"
+    return f"{scale * figure['mean']:,.{digits}f}{deviation}"
