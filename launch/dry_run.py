@@ -97,6 +97,7 @@ def report(
             "time",
             f"{describe_hours(cast.hours)} on {num_procs} x {machine.name} at an MFU of {mfu:.0%}: compare with a run's `mfu`",
         ),
+        *([("limit", f"training.max_hours ends the run after {training.max_hours:g} hours")] if training.max_hours else []),
     ]
     if price_per_hour is not None:
         rows.append(("cost", f"{cast.hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))

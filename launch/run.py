@@ -71,9 +71,8 @@ def launch(options: LaunchOptions) -> int:
             refuse_changed_config(run_folder, config)
         else:
             begin_anew(run_folder, config)
-        done = run_folder / "DONE"
-        if done.exists() and json.loads(done.read_text())["step"] >= config.training.steps:
-            print(f"{run_folder}: already done at step {config.training.steps}; raise training.steps to go on.")
+        if done := describe_done(run_folder, config):
+            print(done)
             return 0
         if stopped_while_waiting(run_folder):
             print(f"{run_folder}: asked to stop by RUN/STOP while the job waited", flush=True)
@@ -259,6 +258,18 @@ def begin_anew(run_folder: Path, config: RunConfig) -> None:
     except UserError as error:
         raise UserError(f"continue_from: {config.continue_from} is still training. Wait for it, or stop it.") from error
     find_predecessor(config, read_manifest(config.data.path))
+
+
+def describe_done(run_folder: Path, config: RunConfig) -> str | None:
+    """What to say of a run that has nothing left to do; None otherwise."""
+    if not (path := run_folder / "DONE").exists():
+        return None
+    done, training = json.loads(path.read_text(encoding="utf-8")), config.training
+    if training.max_hours is not None and done.get("training_hours", 0.0) >= training.max_hours:
+        return f"{run_folder}: already done after its {training.max_hours:g} hours, at step {done['step']}."
+    if done["step"] >= training.steps:
+        return f"{run_folder}: already done at step {training.steps}; raise training.steps to go on."
+    return None
 
 
 def describe_lr(config: RunConfig) -> str:

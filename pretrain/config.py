@@ -145,6 +145,10 @@ class TrainingConfig:
     __pydantic_config__ = STRICT
     steps: Count = 125_000
     """Optimizer step, counted over all phases, after which the run is done; at most schedule.total_steps."""
+    max_hours: Positive | None = None
+    """Hours of training after which the run is done, as if at `steps`; of the two, what comes first. Counted are the steps of all
+    sessions of this run: no set-up, no validation, no work that was lost and done again. The learning rate is then at most the peak
+    times the share of the hours that is left, so that it has come down to 0 at the end."""
     global_batch_size: Count = 4096
     """Instances in one optimizer step, over all processes."""
     micro_batch_size: MicroBatchSize = "auto"

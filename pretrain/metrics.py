@@ -134,6 +134,28 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
+class Clock:
+    """Seconds of training: of the steps, and of nothing between them."""
+
+    def __init__(self) -> None:
+        self.seconds, self.began = 0.0, 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What is done inside is counted."""
+        self.began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - self.began
+
+    def take(self) -> float:
+        """Seconds since the last call of this, which is made inside `running`."""
+        now = time.perf_counter()
+        seconds, self.seconds, self.began = self.seconds + now - self.began, 0.0, now
+        return seconds
+
+
 class Throughput:
     """Speed since the last reading."""
 

@@ -230,10 +230,14 @@ def recipe_rows(config: RunConfig, manifest: Manifest, state: dict[str, Any]) ->
         begun = "another model's weights (model.init_from)"
     elif config.continue_from is not None:
         begun = f"an earlier phase (continue_from), at step {schedule.start_step:,} or later"
+    hours = config.training.max_hours
+    rate = f"linear warm-up from step {schedule.start_step:,} on, then linear to 0 at step {schedule.total_steps:,}"
+    if hours is not None:
+        rate += f", at most the peak times the share left of {hours:g} hours of training"
     rows = {
         "began with": begun,
         "instances seen": f"{progress.samples_seen:,} ({epochs:.2f} times those of the data)",
-        "learning rate": f"linear warm-up from step {schedule.start_step:,} on, then linear to 0 at step {schedule.total_steps:,}",
+        "learning rate": rate,
         "optimizer": f"beta {optimizer.beta1:g} and {optimizer.beta2:g}, epsilon {optimizer.eps:g}, weight decay "
         f"{optimizer.weight_decay:g}, gradients clipped to norm {optimizer.max_grad_norm:g}",
         "dropout": f"{config.model.hidden_dropout:g} of hidden states, {config.model.attention_dropout:g} of attention",

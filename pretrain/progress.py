@@ -41,6 +41,8 @@ class Progress:
     """Position in the data: samples consumed since its start, left-out ranges not counted."""
     skipped_steps: int = 0
     """Steps without an update, because loss or gradient was no finite number."""
+    training_seconds: float = 0.0
+    """Time of the steps taken, on rank 0, in all sessions of this run; it goes back with the rest of a checkpoint."""
     steps_since_update: int = 0
     """Of them, those since the last update."""
     skipped_in_a_row: int = 0

@@ -90,7 +90,9 @@ def build_run_page(report: RunReport, predictions: Predictions | None, why_none:
 def about(report: RunReport) -> str:
     """How far, what, and how it stands, in a sentence each."""
     config, model = report.config, report.config.model
-    parts = [f"Step {report.step:,} of {config.training.steps:,}, {report.state}."]
+    hours = config.training.max_hours
+    limit = f" and of {hours:g} hours at most" if hours is not None else ""
+    parts = [f"Step {report.step:,} of {config.training.steps:,}{limit}, {report.state}."]
     if (time := newest_time(report)) is not None:
         parts.append(f"Last figures of {time}.")
     parts.append(

@@ -1,11 +1,11 @@
-"""The learning rate as a function of the step: nothing to save, nothing to resume."""
+"""The learning rate as a function of the step, and of the time where that is limited: no state of its own."""
 
 from pretrain.config import ScheduleConfig
 
 
-def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
+def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig, time_left: float = 1.0) -> float:
     """Learning rate of optimizer step `step` (the first is 0): linear warm-up from 0 at `start_step`, then linear decay to 0
-    at `total_steps`.
+    at `total_steps`; at most `peak_lr * time_left`, the share (1 to 0) of `training.max_hours` that is left.
 
     Continuous at the join; google-research/albert counts its decay from step 0, so its curve drops there (docs/decisions.md).
     """
@@ -13,5 +13,6 @@ def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
     if step < begin:
         return 0.0
     if step < peak:
-        return peak_lr * (step - begin) / schedule.warmup_steps
-    return peak_lr * max(0.0, (schedule.total_steps - step) / (schedule.total_steps - peak))
+        return peak_lr * min((step - begin) / schedule.warmup_steps, time_left)
+    steps_left = max(0.0, (schedule.total_steps - step) / (schedule.total_steps - peak))
+    return peak_lr * min(steps_left, time_left)

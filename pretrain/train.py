@@ -26,7 +26,7 @@ from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
 from pretrain.flops import peak_flops, step_flops
 from pretrain.loader import GlobalBatch, Loader
 from pretrain.memory import MemoryWatch, estimate_memory
-from pretrain.metrics import MetricsLog, Throughput
+from pretrain.metrics import Clock, MetricsLog, Throughput
 from pretrain.micro_batch import full_batch, settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
@@ -45,7 +45,7 @@ COMPILED_AT_ON_GPU = 4096
 
 
 def train(run_folder: Path, watchdog: Watchdog) -> None:
-    """Train from the newest good checkpoint, or from the start, to `training.steps`; the watchdog hears of each micro-batch.
+    """Train from the newest good checkpoint, or the start, until steps or hours are done; the watchdog hears of each micro-batch.
 
     Raises:
         UserError: config, data or checkpoints do not fit together, or a checkpoint cannot be written.
@@ -94,7 +94,7 @@ class Trainer:
         if rank() == 0:
             cut = describe_cut(config.training.global_batch_size, world_size(), self.micro_batch_size)
             print(f"{cut}; {self.estimate}", flush=True)
-        self.stop_signal = False
+        self.stop_signal, self.clock = False, Clock()
         self.state = RunState(run_folder, config, self.manifest, self.engine)
         watchdog.beat("loading a checkpoint", SLOW, is_regular=False)
         self.resumed = self.state.restore()
@@ -120,10 +120,11 @@ class Trainer:
             if self.log:
                 self.log.close()
         if rank() == 0:
-            write_json(self.run_folder / "DONE", {"step": self.state.progress.step})
+            progress = self.state.progress
+            write_json(self.run_folder / "DONE", {"step": progress.step, "training_hours": progress.training_seconds / 3600})
 
     def loop(self) -> None:
-        """A step; go back? log? validate? save? until the steps are done."""
+        """A step; go back? log? validate? save? until steps or hours are done."""
         config = self.config
         throughput = Throughput(world_size() * peak_flops(self.device, config.precision.dtype))
         profiler = StepProfiler(self.run_folder, self.device, self.state.progress.step + 1, config.logging.profile_steps)
@@ -134,19 +135,15 @@ class Trainer:
             if config.continue_from is not None:
                 self.save(None)  # what this run began with, whatever becomes of the other one
         throughput.restart()
-        while (step := self.state.progress.step + 1) <= config.training.steps:
-            last = step == config.training.steps
-            logs, validates, saves = (
-                last or step % interval == 0
-                for interval in (
-                    config.logging.every_n_steps,
-                    config.training.validate_every_n_steps,
-                    config.checkpoint.every_n_steps,
-                )
-            )
+        while not self.is_finished():
+            step = self.state.progress.step + 1
             self.beat("reading a batch")
             profiler.begin_step(step)
-            record = self.train_step(throughput, wants_record=logs)
+            with self.clock.running():
+                record = self.train_step(throughput)
+            last = self.is_finished()
+            validates = last or step % config.training.validate_every_n_steps == 0
+            saves = last or step % config.checkpoint.every_n_steps == 0
             if profiles := step == profiler.last:
                 self.watchdog.beat("writing a profile", SLOW, is_regular=False)
             if table := profiler.end_step(step):
@@ -168,15 +165,26 @@ class Trainer:
     def beat(self, doing: str) -> None:
         self.watchdog.beat(doing, self.patience)
 
-    def train_step(self, throughput: Throughput, *, wants_record: bool) -> dict[str, Any] | None:
-        """One optimizer step over one global batch; its figures if they are wanted and an update was made."""
+    def is_finished(self) -> bool:
+        """The same on all ranks."""
+        progress, training = self.state.progress, self.config.training
+        return progress.step >= training.steps or self.time_left() <= 0
+
+    def time_left(self) -> float:
+        """Share of the hours; 1 where they are not limited."""
+        hours = self.config.training.max_hours
+        return 1.0 if hours is None else max(0.0, 1 - self.state.progress.training_seconds / (3600 * hours))
+
+    def train_step(self, throughput: Throughput) -> dict[str, Any] | None:
+        """One optimizer step over one global batch; its figures if a line of metrics is due and an update was made."""
         config, progress = self.config, self.state.progress
-        lr = progress.lr_factor() * lr_at(progress.step, peak_lr=config.optimizer.lr, schedule=config.schedule)
-        set_lr(self.engine.optimizer, lr)
         samples = progress.samples(config.training.global_batch_size)
         with record_function("read"):
             rows, lengths, batches = self.read_batch(samples)
         masked, labelled = self.agree_on(batches)
+        lr = lr_at(progress.step, peak_lr=config.optimizer.lr, schedule=config.schedule, time_left=self.time_left())
+        lr *= progress.lr_factor()
+        set_lr(self.engine.optimizer, lr)
         sums = [self.forward_backward(batch.to(self.device), masked, labelled) for batch in batches]
         self.mark_infinite_loss(sums)
         scale = self.engine.grad_scaler.get_scale() if self.engine.grad_scaler else 1.0
@@ -187,7 +195,8 @@ class Trainer:
         flops = step_flops(config.model, self.manifest.vocab_size, lengths, masked)
         positions, padded = self.positions(batches)
         throughput.add(float(lengths.sum()), flops, waited=self.loader.waited, positions=positions, padded=padded)
-        if applied and not wants_record:
+        is_due = progress.step % config.logging.every_n_steps == 0 or self.is_finished()
+        if applied and not is_due:
             return None
         means = mean_metrics(sum_over_ranks(sum_losses(sums).cpu()), masked, labelled)
         if not applied:
@@ -202,7 +211,8 @@ class Trainer:
         return self.loader.get(progress.step, samples, None if last else progress.samples(size, progress.samples_seen + size))
 
     def agree_on(self, batches: list[MicroBatch]) -> tuple[float, float]:
-        """Masked pieces and labelled pairs of the global batch, in the one message in which ranks also agree to stop.
+        """Masked pieces and labelled pairs of the global batch, in the one message in which ranks also agree to stop, and on the
+        time: that of rank 0 is what counts.
 
         Raises:
             Preempted: some rank was asked to; the checkpoint is written.
@@ -210,8 +220,9 @@ class Trainer:
         """
         self.state.writer.check()
         wants_stop = self.stop_signal or (rank() == 0 and (self.run_folder / "STOP").exists())
-        counts = torch.cat([batch_counts(batches), torch.tensor([float(wants_stop)], dtype=torch.float64)])
-        masked, labelled, stop = sum_over_ranks(counts).tolist()
+        seconds = self.state.progress.training_seconds + self.clock.take() if rank() == 0 else 0.0
+        counts = torch.cat([batch_counts(batches), torch.tensor([float(wants_stop), seconds], dtype=torch.float64)])
+        masked, labelled, stop, self.state.progress.training_seconds = sum_over_ranks(counts).tolist()
         if not stop:
             return masked, labelled
         step = self.state.progress.step
@@ -263,6 +274,8 @@ class Trainer:
         progress, optimizer, scaler = self.state.progress, self.engine.optimizer, self.engine.grad_scaler
         speed = throughput.read()
         seconds_left = speed["seconds_per_step"] * (self.config.training.steps - progress.step)
+        if max_hours := self.config.training.max_hours:
+            seconds_left = min(seconds_left, self.time_left() * 3600 * max_hours)
         compiled = {"compiled_graphs": compiled_graphs(), "compile_seconds": compile_seconds()}
         return {
             "event": "train",

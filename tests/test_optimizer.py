@@ -143,3 +143,10 @@ def test_schedule_is_linear_up_linear_down_and_continuous_at_the_join():
 
 def test_schedule_without_warmup_starts_at_the_peak():
     assert lr_at(0, peak_lr=1.0, schedule=ScheduleConfig(warmup_steps=0, total_steps=10)) == 1.0
+
+
+def test_the_learning_rate_is_at_most_the_share_of_the_hours_that_is_left():
+    schedule = ScheduleConfig(warmup_steps=10, total_steps=110)
+    shares = {(5, 1.0): 0.5, (5, 0.9): 0.5, (5, 0.2): 0.2, (10, 0.9): 0.9, (60, 0.9): 0.5, (60, 0.1): 0.1, (60, 0.0): 0.0}
+    for (step, time_left), share in shares.items():
+        assert lr_at(step, peak_lr=2.0, schedule=schedule, time_left=time_left) == 2.0 * share
