@@ -34,27 +34,28 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -
     Raises:
         KeyboardInterrupt: after such a signal, when all have ended.
     """
-    waiting, ended, running = list(jobs), [], {}
-    with handled((signal.SIGINT, signal.SIGTERM), signal.default_int_handler):
+    waiting, ended, running, asked = list(jobs), [], {}, []
+    with handled((signal.SIGINT, signal.SIGTERM), lambda number, frame: asked.append(number)):
         try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
+            while (waiting or running) and not asked:
+                if waiting and len(running) < at_once:
                     job = waiting.pop(0)
                     running[start(job, at_once)] = job, time.perf_counter()
+                    continue
                 for process in [process for process in running if process.poll() is not None]:
                     job, began = running.pop(process)
                     ended.append(Ended(job, process.returncode, time.perf_counter() - began))
                     tell(ended[-1])
                 time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            print(f"asked to stop: waiting for {len(running)} process(es) to save", flush=True)
-            raise
         finally:
-            with handled((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN):
-                for process in running:
-                    process.terminate()
-                for process in running:
-                    process.wait()
+            if running:
+                print(f"waiting for {len(running)} process(es) to stop", flush=True)
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+    if asked:
+        raise KeyboardInterrupt
     return ended
 
 

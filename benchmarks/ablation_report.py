@@ -4,61 +4,56 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_rows import Row, Table
 from data_prep.schema import manifest_sha256
 from tokenizer.files import write_json, write_text
 
-if TYPE_CHECKING:
-    from benchmarks.ablations import Ablations
-
 FORMAT_VERSION = 1
 
-
-def write_report(ablations: "Ablations") -> None:
-    """Print the tables, and write them beside the runs."""
-    columns = read_columns(ablations)
-    settings = settings_of(ablations)
-    tables = {name: table_figures(ablations, table, columns) for name, table in ablations.tables.items()}
-    floor = {name: figures["unigram"]["masked_lm"]["loss"] for (name, _), figures in columns.items()}
-    content = {"format_version": FORMAT_VERSION, "settings": settings, "unigram_loss": floor, "tables": tables}
-    write_json(ablations.folder / "results.json", content)
-    text = "\n\n".join([heading(settings, floor), *(markdown(ablations.tables[name], tables[name]) for name in tables)])
-    write_text(ablations.folder / "results.md", text + "\n")
-    print(f"\n{text}\n\nwrote {ablations.folder / 'results.md'} and results.json", flush=True)
+Columns = dict[tuple[str, int], dict[str, Any]]
+"""(data folder, seed) -> run folder, or `unigram` -> its figures."""
 
 
-def read_columns(ablations: "Ablations") -> dict[tuple[str, int], dict[str, Any]]:
-    """(data folder, seed) -> run folder, or `unigram` -> its column of the evaluation."""
+def write_report(plan: Plan, device_name: str, at_once: int) -> None:
+    """Print the tables, and write them beside the runs. at_once: runs that shared the device."""
+    columns = read_columns(plan)
+    settings = {
+        "budget": plan.budget,
+        "seeds": plan.num_seeds,
+        "runs_at_once": at_once,
+        "device": device_name,
+        "torch": torch.__version__,
+        "overrides": dict(plan.overrides),
+        "data_sha256": {name: manifest_sha256(plan.data(name)) for name in sorted(plan.data_names)},
+        "unigram_loss": {name: figures["unigram"]["masked_lm"]["loss"] for (name, _), figures in columns.items()},
+    }
+    tables = {name: table_figures(plan, table, columns) for name, table in plan.tables.items()}
+    write_json(plan.folder / "results.json", {"format_version": FORMAT_VERSION, "settings": settings, "tables": tables})
+    text = "\n\n".join([heading(settings), *(markdown(plan.tables[name], tables[name]) for name in tables)])
+    write_text(plan.folder / "results.md", text + "\n")
+    print(f"\n{text}\n\nwrote {plan.folder / 'results.md'} and results.json", flush=True)
+
+
+def read_columns(plan: Plan) -> Columns:
+    """Of the evaluations that are there."""
     columns = {}
-    for name, seed, runs in ablations.evaluations():
-        if runs and (path := ablations.evaluation(name, seed)).exists():
+    for name, seed, runs in plan.evaluations():
+        if runs and (path := plan.evaluation(name, seed)).exists():
             evaluation = json.loads(path.read_text(encoding="utf-8"))
             columns[name, seed] = {column.get("path", column["name"]): column for column in evaluation["columns"]}
     return columns
 
 
-def settings_of(ablations: "Ablations") -> dict[str, Any]:
-    options = ablations.options
-    return {
-        "budget": ablations.folder.name,
-        "seeds": options.seeds,
-        "runs_at_once": options.jobs,
-        "device": ablations.device_name,
-        "torch": torch.__version__,
-        "overrides": dict(ablations.overrides),
-        "data_sha256": {name: manifest_sha256(ablations.data(name)) for name, _, _ in ablations.evaluations()},
-    }
-
-
-def table_figures(ablations: "Ablations", table: Table, columns: dict) -> list[dict[str, Any]]:
+def table_figures(plan: Plan, table: Table, columns: Columns) -> list[dict[str, Any]]:
     """A row's figures over the seeds that finished, as mean and standard deviation."""
     rows = []
     for row in table.rows:
-        runs = [figures for seed in ablations.seeds() if (figures := run_figures(ablations, table, row, seed, columns))]
+        runs = [figures for seed in range(plan.num_seeds) if (figures := run_figures(plan, table, row, seed, columns))]
         names = [name for name in runs[0] if name not in ("seed", "parameters")] if runs else []
         summary = {name: spread([run[name] for run in runs if run[name] is not None]) for name in names}
         parameters = runs[0]["parameters"] if runs else None
@@ -68,9 +63,9 @@ def table_figures(ablations: "Ablations", table: Table, columns: dict) -> list[d
     return rows
 
 
-def run_figures(ablations: "Ablations", table: Table, row: Row, seed: int, columns: dict) -> dict[str, Any] | None:
+def run_figures(plan: Plan, table: Table, row: Row, seed: int, columns: Columns) -> dict[str, Any] | None:
     """None of a run that did not finish."""
-    folder = ablations.run_folder(row, seed)
+    folder = plan.run_folder(row, seed)
     judged = {name: columns.get((name, seed), {}).get(str(folder)) for name in {*table.masked_lm_on, *table.order_on}}
     if None in judged.values():
         return None
@@ -98,14 +93,14 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
     return {"mean": statistics.fmean(values) if values else None, "std": deviation, "num_runs": len(values)}
 
 
-def heading(settings: dict[str, Any], floor: dict[str, float]) -> str:
-    crowd = ", which share the device, so speeds compare rows and are below those of a run alone" * (settings["runs_at_once"] > 1)
-    losses = ", ".join(f"{loss:.3f} on `{name}`" for name, loss in floor.items())
-    seeds, jobs = settings["seeds"], settings["runs_at_once"]
-    where = f"{settings['device']}, torch {settings['torch']}, {jobs} run(s) at once{crowd}"
+def heading(settings: dict[str, Any]) -> str:
+    kind, _, size = settings["budget"].partition("_")
+    jobs = settings["runs_at_once"]
+    crowd = f"{jobs} runs at once, so speeds are for comparison alone" if jobs > 1 else "one run at a time"
+    losses = ", ".join(f"{loss:.3f} on `{name}`" for name, loss in settings["unigram_loss"].items())
     return (
-        f"Budget {settings['budget'].replace('_', ' ')}, {seeds} seed(s), {where}. Mean ± standard deviation over the seeds; "
-        f"losses in nats. Loss of a guess by the frequencies of pieces alone: {losses}."
+        f"{size} {kind} a run, {settings['seeds']} seed(s), {crowd}; {settings['device']}, torch {settings['torch']}. Mean ± "
+        f"standard deviation over the seeds; losses in nats. Loss of a guess by the frequencies of pieces alone: {losses or '-'}."
     )
 
 
