@@ -13,6 +13,7 @@ here go to `albert launch`, such as --training.micro_batch_size 32.
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--steps", type=int, help="of pretraining, a tenth of them warm-up; default: the config's")
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--dupe_factor", type=int, default=10, help="copies of the text, each masked anew")
+    parser.add_argument("--train_rows", type=int, help="fine-tune on so many rows, drawn once; default: all")
     parser.add_argument("--num_seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6, help="of fine-tuning, at most")
     parser.add_argument("--learning_rates", type=float, nargs="+", default=[5e-5, 2e-4], help="of fine-tuning; dev chooses")
@@ -59,6 +61,8 @@ def main() -> int:
     arguments, of_launch = parse_arguments()
     work = arguments.work
     folders = {name: work / "data" / name for name in OBJECTIVES}
+    if arguments.train_rows:
+        draw_rows(arguments)
     tokenizer = work / "tokenizer"
     if not tokenizer.is_dir():
         make = ("--input", arguments.input, "--output", tokenizer, "--vocab_size", arguments.vocab_size, "--keep_accents", "false")
@@ -86,7 +90,7 @@ def main() -> int:
         )
     results = {arm: best_rate(arguments, arm) for arm in ARMS}
     (work / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print_table(results, naive_bayes(arguments.labelled), dict(zip(OBJECTIVES, held_out(comparison), strict=True)))
+    print_table(results, naive_bayes(arguments), dict(zip(OBJECTIVES, held_out(comparison), strict=True)))
     return 0
 
 
@@ -125,8 +129,8 @@ def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> None:
     output = tuned(arguments, arm, rate)
     if output.is_dir():
         return
-    parts = {"train": "train", "validation": "dev", "test": "test"}
-    files = [word for option, name in parts.items() for word in (f"--{option}", arguments.labelled / f"{name}.jsonl")]
+    files = ["--train", train_file(arguments)]
+    files += ["--validation", arguments.labelled / "dev.jsonl", "--test", arguments.labelled / "test.jsonl"]
     start = ("--model", arguments.work / "exports" / "albert", "--random_weights", "true")
     if arm != "random":
         start = ("--model", arguments.work / "exports" / arm)
@@ -135,7 +139,18 @@ def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> None:
 
 
 def tuned(arguments: argparse.Namespace, arm: str, rate: float) -> Path:
-    return arguments.work / "finetuned" / f"{arm}_{rate:g}"
+    return arguments.work / "finetuned" / f"{arm}_{arguments.train_rows or 'all'}_{rate:g}"
+
+
+def train_file(arguments: argparse.Namespace) -> Path:
+    """The rows to train on: the same for all."""
+    return arguments.work / f"train_{arguments.train_rows}.jsonl" if arguments.train_rows else arguments.labelled / "train.jsonl"
+
+
+def draw_rows(arguments: argparse.Namespace) -> None:
+    lines = (arguments.labelled / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    drawn = random.Random(0).sample(lines, arguments.train_rows)
+    train_file(arguments).write_text("".join(drawn), encoding="utf-8")
 
 
 def best_rate(arguments: argparse.Namespace, arm: str) -> dict[str, Any]:
@@ -152,15 +167,16 @@ def held_out(comparison: Path) -> list[dict[str, Any]]:
     return [column for column in json.loads(comparison.read_text())["columns"] if column.get("kind") == "run"]
 
 
-def naive_bayes(labelled: Path) -> dict[str, float]:
-    """Accuracy by split of a multinomial naive Bayes over lower-cased words."""
+def naive_bayes(arguments: argparse.Namespace) -> dict[str, float]:
+    """Accuracy by split of a multinomial naive Bayes over lower-cased words, of the same rows."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import make_pipeline
 
     parts = {}
     for name in ("train", "dev", "test"):
-        rows = [json.loads(line) for line in (labelled / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        path = train_file(arguments) if name == "train" else arguments.labelled / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         parts[name] = [row["text"] for row in rows], [row["label"] for row in rows]
     model = make_pipeline(CountVectorizer(), MultinomialNB()).fit(*parts["train"])
     return {name: float(model.score(*parts[name])) for name in ("dev", "test")}

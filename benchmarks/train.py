@@ -148,7 +148,7 @@ def say(message: dict) -> None:
 
 
 def synchronize(device: str) -> None:
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
@@ -169,7 +169,7 @@ def build(arguments: argparse.Namespace, manifest: Manifest, batches: list[list[
     from pretrain.engine import start_deepspeed
     from pretrain.micro_batch import peak, reset_peak
 
-    device = torch.device(arguments.device)
+    device = torch.device("cuda", 0) if arguments.device == "cuda" else torch.device(arguments.device)
     config = run_config(arguments)
     if arguments.contender.startswith("ours"):
         start_deepspeed(device)
