@@ -2,21 +2,35 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from downstream.finetune_options import FinetuneOptions
+from downstream.glue import GLUE, read_glue
 from downstream.labelled import Columns, Labelled, Reading, read_labelled
 from downstream.scores import classification_scores, regression_scores
-from downstream.task import Scores, Task
+from downstream.task import Scores, Task, as_table
 from tokenizer.errors import UserError
 
 HELD_OUT = 10
 """One of so many rows of --train, where there is no --validation."""
+
+
+def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, private: bool) -> Iterator[Task]:
+    """See `downstream.tasks.Build`."""
+    regression = options.task == "regression"
+    figures = ("pearson", "spearman") if regression else ("accuracy",)
+    yield build_task("", read_parts(options, private=private), tokenizer, max_seq_length, figures, regression=regression)
+
+
+def build_glue(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, private: bool) -> Iterator[Task]:
+    """See `downstream.tasks.Build`."""
+    for name, parts in read_glue(options, private=private).items():
+        yield build_task(name, parts, tokenizer, max_seq_length, GLUE[name].figures, regression=GLUE[name].regression)
 
 
 def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled]:
@@ -89,13 +103,14 @@ def build_task(
         splits[split] = Dataset.from_dict(dict(encoded) | ({"labels": values[split]} if split in values else {}))
     return Task(
         name=name,
-        tokenizer=tokenizer,
         splits=splits,
+        num_rows={split: len(part.rows) for split, part in parts.items()},
+        collate=DataCollatorWithPadding(tokenizer),
         inputs=list({part.source: part.record for part in parts.values()}.values()),
         auto_class="AutoModelForSequenceClassification",
         config=config,
         score=with_mean(scores, figures),
-        answers=answers,
+        predictions=lambda split, outputs, _: as_table(split, answers(outputs)),
     )
 
 
@@ -127,7 +142,7 @@ def to_numbers(labels: list[str], part: Labelled) -> list[float]:
 def with_mean(scores: Callable[[np.ndarray, np.ndarray], Scores], figures: tuple[str, ...]) -> Callable[..., Scores]:
     """`score` beside the others: the mean of `figures`."""
 
-    def score(outputs: np.ndarray, labels: np.ndarray) -> Scores:
+    def score(split: str, outputs: np.ndarray, labels: np.ndarray, validation: Scores | None) -> Scores:
         found = scores(outputs, labels)
         return {"score": float(np.mean([found[name] for name in figures]))} | found
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from downstream.finetune_options import FinetuneOptions
-from downstream.glue import GLUE, read_glue
+from downstream.glue import GLUE
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, disk_errors, replace_folder, write_json, write_text
 from tokenizer.privacy import is_private_tokenizer, words_withheld
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 CONTENT = "|".join(map(re.escape, ("config.json", "model.safetensors", *TOKENIZER_FILES, RESULTS, PROVENANCE_NAME)))
-CONTENT += r"|predictions_(test|dev_mismatched|test_matched|test_mismatched)\.tsv"
+CONTENT += r"|predictions_(test|dev_mismatched|test_matched|test_mismatched)\.(tsv|json)"
 """Regular expression of the names in a folder with a fine-tuned model."""
 GLUE_CONTENT = "|".join((re.escape(RESULTS), *GLUE, *(rf"\.{name}\.(tmp|old)-[0-9a-f]+" for name in GLUE)))
 """The same of a folder with those of GLUE's tasks; one that was killed may have left a part."""
@@ -82,26 +82,19 @@ def refuse_missing_libraries() -> None:
 
 
 def read_tasks(options: FinetuneOptions, *, private: bool) -> "Iterator[Task]":
-    """Those that were asked for: all are read at once, and each is encoded when its turn comes.
+    """Those that were asked for.
 
     Raises:
-        UserError: as `downstream.train.open_tokenizer`, `check_device`, and what reads and encodes labelled text.
+        UserError: as `downstream.train.open_tokenizer`, `check_device` and `downstream.tasks.Build`.
     """
-    from downstream.classification import build_task, read_parts
+    from downstream.tasks import BUILD
     from downstream.train import check_device, open_tokenizer
 
     check_device(options.device, options.dtype)
     tokenizer, positions = open_tokenizer(options.model)
     if options.max_seq_length is not None and options.max_seq_length > positions:
         raise UserError(f"--max_seq_length {options.max_seq_length}: the model takes {positions} pieces at most.")
-    length = options.max_seq_length or positions
-    if options.task == "glue":
-        for name, parts in read_glue(options, private=private).items():
-            yield build_task(name, parts, tokenizer, length, GLUE[name].figures, regression=GLUE[name].regression)
-        return
-    regression = options.task == "regression"
-    figures = ("pearson", "spearman") if regression else ("accuracy",)
-    yield build_task("", read_parts(options, private=private), tokenizer, length, figures, regression=regression)
+    yield from BUILD[options.task](options, tokenizer, options.max_seq_length or positions, private)
 
 
 def run_task(task: "Task", options: FinetuneOptions, session: Record) -> dict[str, Any]:
@@ -130,8 +123,8 @@ def write_model(
         if (options.model / name).is_file():
             shutil.copyfile(options.model / name, folder / name)
     for split, outputs in kept.outputs.items():
-        lines = (f"{number}\t{answer}" for number, answer in enumerate(task.answers(outputs)))
-        write_text(folder / f"predictions_{split}.tsv", "\n".join(["index\tprediction", *lines]) + "\n")
+        for name, text in task.predictions(split, outputs, kept.scores["validation"]).items():
+            write_text(folder / name, text)
     write_json(folder / RESULTS, result)
     record = new_record(
         "finetune",
@@ -163,7 +156,7 @@ def summarize(task: "Task", runs: "list[Trained]") -> dict[str, Any]:
         for split in runs[0].scores
     }
     seeds = [{"seed": run.seed, "epoch": run.epoch, "scores": run.scores} for run in runs]
-    return {"task": task.name, "rows": {name: len(rows) for name, rows in task.splits.items()}} | {
+    return {"task": task.name, "rows": task.num_rows} | {
         "kept_seed": best_of(runs).seed,
         "scores": splits,
         "seeds": seeds,

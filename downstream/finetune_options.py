@@ -1,13 +1,24 @@
 """Options of `albert finetune`. No heavy import: the command line is built from this dataclass."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from tokenizer.errors import UserError
 
 Kind = Literal["classification", "regression", "glue"]
+
+COLUMNS_OF = ("classification", "regression")
+ONLY_FOR: dict[str, tuple[Kind, ...]] = {
+    "glue_folder": ("glue",),
+    "text": COLUMNS_OF,
+    "text_pair": COLUMNS_OF,
+    "label": COLUMNS_OF,
+    "columns": COLUMNS_OF,
+    "on_error": (*COLUMNS_OF, "glue"),
+}
+"""Options that go with some tasks alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +85,18 @@ class FinetuneOptions:
             faults.append("--seed: must be below 2^32 for each run")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             faults.append(f"--max_seq_length: must be at least 8, found {self.max_seq_length}")
+        for option in fields(self):
+            default = option.default if option.default_factory is MISSING else option.default_factory()
+            kinds = ONLY_FOR.get(option.name, (self.task,))
+            if self.task not in kinds and getattr(self, option.name) != default:
+                faults.append(f"--{option.name}: goes with --task {' or '.join(kinds)} alone")
         if self.task == "glue":
-            names = ("train", "validation", "test", "text", "text_pair", "label", "columns")
-            if given := [name for name in names if getattr(self, name)]:
-                faults.append(f"--{', --'.join(given)}: --task glue has files and columns of its own")
+            if given := [name for name in ("train", "validation", "test") if getattr(self, name)]:
+                faults.append(f"--{', --'.join(given)}: --task glue has files of its own")
             if self.glue_folder is None:
                 faults.append("--glue_folder: is missing; give the folder that holds CoLA, SST-2 and so on")
-        else:
-            if self.glue_folder is not None:
-                faults.append("--glue_folder: goes with --task glue alone")
-            if self.train is None:
-                faults.append("--train: is missing; give a file of labelled texts")
+        elif self.train is None:
+            faults.append("--train: is missing; give a file of labelled texts")
         if not self.model.is_dir():
             faults.append(f"--model: {self.model} is no folder; give one that `albert export` wrote")
         if faults:

@@ -1,15 +1,16 @@
 """What fine-tuning needs to know of a task; `downstream.train` takes it from there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from tokenizer.provenance import Record
 
 Scores = dict[str, float]
+Arrays = np.ndarray | tuple[np.ndarray, ...]
+"""Of all features of a split, in their order: what the model gives, or its labels, each padded with -100 to the longest feature."""
 
 
 class Task(NamedTuple):
@@ -17,16 +18,27 @@ class Task(NamedTuple):
 
     name: str
     """Of its folder in the output; empty where the output is this task's alone."""
-    tokenizer: PreTrainedTokenizerBase
     splits: dict[str, Dataset]
-    """Encoded: `train`, `validation`, and those that are looked at afterwards, such as `test`; `labels` where there are any."""
+    """Features, as the model takes them: `train`, `validation`, and those that are looked at afterwards, such as `test`; with
+    labels where there are any."""
+    num_rows: dict[str, int]
+    """Of each split as it was read; a row may have several features."""
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    """Some features -> a batch."""
     inputs: list[Record]
     """What was read, for provenance.json."""
     auto_class: str
     """Class of transformers that makes the model, with a new head."""
     config: dict[str, Any]
     """Fields of the model's config: labels and kind of problem."""
-    score: Callable[[np.ndarray, np.ndarray], Scores]
-    """Outputs and labels of a split -> figures by name; by `score`, the higher the better, epochs and seeds are chosen."""
-    answers: Callable[[np.ndarray], list[Any]]
-    """Outputs -> a prediction for each row, for predictions_SPLIT.tsv."""
+    score: Callable[[str, Arrays, Arrays, Scores | None], Scores]
+    """Name of a split, its outputs and labels, and what the same weights scored on `validation` (None for `validation` itself)
+    -> figures by name; by `score`, the higher the better, epochs and seeds are chosen."""
+    predictions: Callable[[str, Arrays, Scores], dict[str, str]]
+    """Name of a split, its outputs, and what the same weights scored on `validation` -> files by name, predictions_SPLIT first."""
+
+
+def as_table(split: str, answers: Iterable[Any]) -> dict[str, str]:
+    """A prediction for each row -> predictions_SPLIT.tsv."""
+    lines = (f"{number}\t{answer}" for number, answer in enumerate(answers))
+    return {f"predictions_{split}.tsv": "\n".join(["index\tprediction", *lines]) + "\n"}

@@ -4,20 +4,14 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import transformers
-from transformers import (
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-)
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
 from downstream.finetune_options import FinetuneOptions
-from downstream.task import Scores, Task
+from downstream.task import Arrays, Scores, Task
 from tokenizer.errors import UserError
 
 WARMUP = 0.1
@@ -33,7 +27,7 @@ class Trained(NamedTuple):
     model: PreTrainedModel | None
     scores: dict[str, Scores]
     """Of every split with labels but `train`."""
-    outputs: dict[str, np.ndarray]
+    outputs: dict[str, Arrays]
     """Of the splits other than `train` and `validation`."""
 
 
@@ -63,25 +57,25 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         fp16=options.dtype == "fp16",
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would make the batch larger than asked for
-    trainer = Trainer(
+    trainer = InOrder(
         model=model,
         args=arguments,
         train_dataset=task.splits["train"],
         eval_dataset=task.splits["validation"],
-        data_collator=DataCollatorWithPadding(task.tokenizer),
-        compute_metrics=lambda predicted: task.score(predicted.predictions, predicted.label_ids),
+        data_collator=task.collate,
+        compute_metrics=lambda predicted: task.score("validation", predicted.predictions, predicted.label_ids, None),
         callbacks=[best],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.load_state_dict(best.weights)
     scores, outputs = {"validation": best.scores}, {}
-    arguments.train_sampling_strategy = "sequential"  # Trainer predicts in the order that it is named, too
+    trainer.compute_metrics = None  # which takes all for validation
     for split in [name for name in task.splits if name not in ("train", "validation")]:
         predicted = trainer.predict(task.splits[split])
         outputs[split] = predicted.predictions
         if predicted.label_ids is not None:
-            scores[split] = task.score(predicted.predictions, predicted.label_ids)
+            scores[split] = task.score(split, predicted.predictions, predicted.label_ids, best.scores)
     return Trained(seed, best.epoch, model, scores, outputs)
 
 
@@ -146,6 +140,13 @@ def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
     if lost := sorted(lacking - pooler):
         raise UserError(f"--model {options.model}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
     return model
+
+
+class InOrder(Trainer):
+    """Evaluates and predicts in the order of the features; Trainer's way is that of training, by length."""
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler:
+        return SequentialSampler(eval_dataset)
 
 
 class BestEpoch(TrainerCallback):
