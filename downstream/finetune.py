@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 CONTENT = "|".join(map(re.escape, ("config.json", "model.safetensors", *TOKENIZER_FILES, RESULTS, PROVENANCE_NAME)))
-CONTENT += r"|predictions_(test|dev_mismatched|test_matched|test_mismatched)\.(tsv|json)"
+CONTENT += r"|(predictions|na_prob)_(test|dev_mismatched|test_matched|test_mismatched)\.(tsv|json)"
 """Regular expression of the names in a folder with a fine-tuned model."""
 GLUE_CONTENT = "|".join((re.escape(RESULTS), *GLUE, *(rf"\.{name}\.(tmp|old)-[0-9a-f]+" for name in GLUE)))
 """The same of a folder with those of GLUE's tasks; one that was killed may have left a part."""
@@ -155,9 +155,11 @@ def summarize(task: "Task", runs: "list[Trained]") -> dict[str, Any]:
         }
         for split in runs[0].scores
     }
+    kept = best_of(runs)
     seeds = [{"seed": run.seed, "epoch": run.epoch, "scores": run.scores} for run in runs]
     return {"task": task.name, "rows": task.num_rows} | {
-        "kept_seed": best_of(runs).seed,
+        "kept_seed": kept.seed,
+        "kept_scores": kept.scores,
         "scores": splits,
         "seeds": seeds,
     }

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tokenizer.errors import UserError
 
-Kind = Literal["classification", "regression", "glue"]
+Kind = Literal["classification", "regression", "glue", "question_answering", "multiple_choice"]
 
 COLUMNS_OF = ("classification", "regression")
 ONLY_FOR: dict[str, tuple[Kind, ...]] = {
@@ -16,7 +16,9 @@ ONLY_FOR: dict[str, tuple[Kind, ...]] = {
     "text_pair": COLUMNS_OF,
     "label": COLUMNS_OF,
     "columns": COLUMNS_OF,
-    "on_error": (*COLUMNS_OF, "glue"),
+    "on_error": (*COLUMNS_OF, "glue", "question_answering"),
+    "doc_stride": ("question_answering",),
+    "max_answer_length": ("question_answering",),
 }
 """Options that go with some tasks alone."""
 
@@ -28,15 +30,18 @@ class FinetuneOptions:
     model: Path
     """Folder that `albert export` wrote, or any Hugging Face ALBERT folder with safetensors."""
     output: Path
-    """Folder to write: the fine-tuned model of the best seed, which loads in `transformers.pipeline`, and results.json."""
+    """Folder to write: the fine-tuned model of the best seed, which loads in `transformers`, and results.json."""
     task: Kind = "classification"
-    """`classification` or `regression` of a text or a pair of texts, or `glue`: all of its tasks that --glue_folder holds."""
+    """`classification` or `regression` of a text or a pair of texts; `glue`: all of its tasks that --glue_folder holds;
+    `question_answering` as in SQuAD, v1.1 or v2.0; `multiple_choice` as in RACE."""
     train: str | None = None
-    """Labelled texts: a .tsv, .csv or .jsonl file, maybe .gz, or hf:NAME[:CONFIG[:SPLIT]] for a dataset of `datasets`."""
+    """Labelled texts: a .tsv, .csv or .jsonl file, maybe .gz, or hf:NAME[:CONFIG[:SPLIT]] for a dataset of `datasets`. Of
+    question_answering: the .json of SQuAD, maybe .gz. Of multiple_choice: a folder as RACE/train, or a .jsonl file, maybe .gz."""
     validation: str | None = None
-    """As --train, to choose the best epoch by; default: a tenth of --train, drawn with --seed."""
+    """As --train, to choose the best epoch by; default: a tenth of --train, drawn with --seed (of questions: of their contexts)."""
     test: str | None = None
-    """As --train, looked at once, after the training; its predictions are written to predictions_test.tsv."""
+    """As --train, looked at once, after the training; its predictions are written to predictions_test.tsv, of question_answering
+    to predictions_test.json."""
     glue_folder: Path | None = None
     """For --task glue: a folder with CoLA, SST-2, MRPC and so on, each with train.tsv, dev.tsv and maybe test.tsv."""
     text: str | None = None
@@ -48,7 +53,8 @@ class FinetuneOptions:
     columns: list[str] = field(default_factory=list)
     """Names of the columns of .tsv and .csv files without a header line."""
     on_error: Literal["stop", "skip"] = "stop"
-    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header, and counts them."""
+    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header, and questions for training
+    whose answer is not at answer_start, and counts them."""
     num_seeds: int = 1
     """Runs with seeds of their own (head, order, dropout); several give a mean and a standard deviation."""
     seed: int = 0
@@ -58,13 +64,18 @@ class FinetuneOptions:
     patience: int = 2
     """Stop after so many epochs in a row without a better validation score; the best epoch's weights are kept anyhow."""
     batch_size: int = 32
-    """Texts of an optimizer step."""
+    """Texts of an optimizer step; of question_answering windows, of multiple_choice questions with all of their options."""
     learning_rate: float = 5e-5
     """Peak, after a tenth of the steps; linear to zero. Small models want more, such as 2e-4."""
     weight_decay: float = 0.01
     """Of AdamW."""
     max_seq_length: int | None = None
     """Pieces of an input, pair and special pieces included, at most; default: what the model takes."""
+    doc_stride: int | None = None
+    """Of question_answering: pieces that neighbouring windows of a long context share; default: 128, or a third of the window where
+    that is less."""
+    max_answer_length: int = 30
+    """Of question_answering: pieces of an answer, at most."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is a GPU where there is one."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -75,7 +86,7 @@ class FinetuneOptions:
     def check(self) -> None:
         """Raise one UserError with a line for each fault."""
         faults = []
-        for name in ("num_seeds", "epochs", "patience", "batch_size", "learning_rate"):
+        for name in ("num_seeds", "epochs", "patience", "batch_size", "learning_rate", "max_answer_length"):
             if not 0 < getattr(self, name) < math.inf:
                 faults.append(f"--{name}: must be above 0, found {getattr(self, name)}")
         for name in ("seed", "weight_decay"):
@@ -85,6 +96,8 @@ class FinetuneOptions:
             faults.append("--seed: must be below 2^32 for each run")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             faults.append(f"--max_seq_length: must be at least 8, found {self.max_seq_length}")
+        if self.doc_stride is not None and self.doc_stride < 0:
+            faults.append(f"--doc_stride: must be at least 0, found {self.doc_stride}")
         for option in fields(self):
             default = option.default if option.default_factory is MISSING else option.default_factory()
             kinds = ONLY_FOR.get(option.name, (self.task,))

@@ -3,8 +3,10 @@
 import csv
 import gzip
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -108,18 +110,39 @@ def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *,
 
 
 def read_file(path: Path, reading: Reading) -> list[Row]:
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    kind = kind_of(path)
     if kind not in (*TABLES, ".jsonl"):
         raise UserError(f"{path}: expected a .tsv, .csv or .jsonl file, maybe .gz, or {HF}NAME.")
     if reading.names and kind not in TABLES:
         raise UserError(f"{path}: its rows name their columns; leave --columns out.")
+    with open_text(path) as file:
+        return read_json_lines(file, path) if kind == ".jsonl" else read_table(file, path, kind, reading)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A file in UTF-8, maybe .gz.
+
+    Raises:
+        UserError: it cannot be opened, or not be read to where the reader went.
+    """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            return read_json_lines(file, path) if kind == ".jsonl" else read_table(file, path, kind, reading)
+            yield file
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: cannot be read ({reason}).") from error
+
+
+def kind_of(path: Path) -> str:
+    """The suffix, such as .tsv, of a file that may be .gz."""
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def is_text(found: Any) -> bool:
+    """A string without the half characters that JSON can hold (lone surrogates), which no tokenizer takes."""
+    return isinstance(found, str) and not re.search("[\ud800-\udfff]", found)
 
 
 def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Row]:

@@ -1,11 +1,13 @@
 """What fine-tuning needs to know of a task; `downstream.train` takes it from there."""
 
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 
+from downstream.contexts import Features
 from tokenizer.provenance import Record
 
 Scores = dict[str, float]
@@ -18,7 +20,7 @@ class Task(NamedTuple):
 
     name: str
     """Of its folder in the output; empty where the output is this task's alone."""
-    splits: dict[str, Dataset]
+    splits: dict[str, Dataset | Features]
     """Features, as the model takes them: `train`, `validation`, and those that are looked at afterwards, such as `test`; with
     labels where there are any."""
     num_rows: dict[str, int]
@@ -38,7 +40,7 @@ class Task(NamedTuple):
     """Name of a split, its outputs, and what the same weights scored on `validation` -> files by name, predictions_SPLIT first."""
 
 
-def as_table(split: str, answers: Iterable[Any]) -> dict[str, str]:
-    """A prediction for each row -> predictions_SPLIT.tsv."""
-    lines = (f"{number}\t{answer}" for number, answer in enumerate(answers))
+def as_table(split: str, answers: Iterable[Any], names: Iterable[Any] | None = None) -> dict[str, str]:
+    """A prediction for each row -> predictions_SPLIT.tsv. names: of the rows; by default they are counted from 0."""
+    lines = (f"{name}\t{answer}" for name, answer in zip(names or count(), answers, strict=False))
     return {f"predictions_{split}.tsv": "\n".join(["index\tprediction", *lines]) + "\n"}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from transformers import PreTrainedTokenizerBase
 
-from downstream import classification
+from downstream import classification, multiple_choice, question_answering
 from downstream.finetune_options import FinetuneOptions, Kind
 from downstream.task import Task
 
@@ -20,4 +20,6 @@ BUILD: dict[Kind, Build] = {
     "classification": classification.build,
     "regression": classification.build,
     "glue": classification.build_glue,
+    "question_answering": question_answering.build,
+    "multiple_choice": multiple_choice.build,
 }

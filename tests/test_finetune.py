@@ -23,6 +23,7 @@ from downstream.glue import GLUE
 from downstream.labelled import Columns, Reading, find_columns, read_labelled
 from downstream.scores import classification_scores, regression_scores
 from downstream.train import BestEpoch, check_device, make_model
+from tests.models import tiny_export
 from tokenizer.errors import UserError
 
 SUBJECTS = ("The budget", "This Congress", "Our economy", "The treaty", "My administration", "The nation")
@@ -31,15 +32,7 @@ VERBS = {"pos": ("is strong", "has grown", "works well"), "neg": ("is weak", "ha
 
 @pytest.fixture(scope="module")
 def model(tokenizer, tmp_path_factory):
-    """A tiny ALBERT as an export has it, with random weights."""
-    folder = tmp_path_factory.mktemp("export") / "hf"
-    torch.manual_seed(0)
-    shape = {"embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    more = {"vocab_size": 2000, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    transformers.AlbertForPreTraining(transformers.AlbertConfig(**shape, **more)).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model"):
-        shutil.copyfile(tokenizer / name, folder / name)
-    return folder
+    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
