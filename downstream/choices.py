@@ -1,12 +1,11 @@
 """Questions with options, of which one is right: RACE as it is published, or .jsonl."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from downstream.labelled import Reading, is_text, kind_of, read_file
+from downstream.labelled import Reading, is_text, kind_of, read_file, read_json
 from tokenizer.errors import UserError
+from tokenizer.files import sha256_of_files
 from tokenizer.input_records import record_file
 from tokenizer.provenance import Record
 
@@ -82,28 +81,14 @@ def read_race(folder: Path) -> tuple[list[Choice], Record]:
     files = [path for each in (map(folder.joinpath, groups) if groups else [folder]) for path in sorted(each.glob("*.txt"))]
     if not files:
         raise UserError(f"{folder}: expected .txt files, or middle and high with such files, as in RACE/train.")
-    rows, digest, size = [], hashlib.sha256(), 0
-    for path in files:
-        content = read_bytes(path)
-        digest.update(content)
-        size += len(content)
-        rows += read_article(content, path)
-    return rows, {"path": str(folder.absolute()), "size": size, "sha256": digest.hexdigest(), "num_files": len(files)}
+    rows = [row for path in files for row in read_article(path)]
+    size = sum(path.stat().st_size for path in files)
+    return rows, {"path": str(folder.absolute()), "size": size, "sha256": sha256_of_files(*files), "num_files": len(files)}
 
 
-def read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def read_article(content: bytes, path: Path) -> list[Choice]:
+def read_article(path: Path) -> list[Choice]:
     """A text and the questions about it; `answers`, the letters of the right options, may be missing."""
-    try:
-        article = json.loads(content.decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: is no JSON ({error}).") from error
+    article = read_json(path)
     if not isinstance(article, dict):
         raise UserError(f"{path}: expected an object, as in the published RACE.")
     place, group = f"{path}: ", path.parent.name if path.parent.name in GROUPS else ""
@@ -127,7 +112,7 @@ def check_options(options: Any, place: str) -> None:
 
 
 def string_of(content: dict[str, Any], name: str, place: str) -> str:
-    """It may be empty, as some in RACE are."""
+    """It may be empty."""
     if not is_text(found := content.get(name)):
         raise UserError(f"{place}{name}: expected a text.")
     return found

@@ -9,15 +9,13 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from downstream.contexts import HELD_OUT
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue
 from downstream.labelled import Columns, Labelled, Reading, read_labelled
 from downstream.scores import classification_scores, regression_scores
 from downstream.task import Scores, Task, as_table
 from tokenizer.errors import UserError
-
-HELD_OUT = 10
-"""One of so many rows of --train, where there is no --validation."""
 
 
 def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, private: bool) -> Iterator[Task]:

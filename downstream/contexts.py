@@ -9,7 +9,9 @@ from transformers import PreTrainedTokenizerBase
 from tokenizer.errors import UserError
 
 HELD_OUT = 10
-"""One of so many contexts, where there is no --validation."""
+"""One of so many rows or contexts, where there is no --validation."""
+SPECIAL = 3
+"""Pieces that `pair` adds."""
 CHUNK = 1000
 """Texts given to the tokenizer at once, whose encodings take many times what is kept of them."""
 
@@ -64,10 +66,6 @@ def pair(first: list[int], second: list[int], tokenizer: PreTrainedTokenizerBase
         "token_type_ids": [0] * (len(first) + 2) + [1] * (len(second) + 1),
         "attention_mask": [1] * len(ids),
     }
-
-
-SPECIAL = 3
-"""Pieces that `pair` adds."""
 
 
 def hold_out(train: Part, seed: int) -> dict[str, Part]:

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,9 +131,22 @@ def open_text(path: Path) -> Iterator[TextIO]:
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             yield file
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: cannot be read ({reason}).") from error
+
+
+def read_json(path: Path) -> Any:
+    """The one JSON value of a file, maybe .gz.
+
+    Raises:
+        UserError: it cannot be read, or is none.
+    """
+    with open_text(path) as file:
+        try:
+            return json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: is no JSON ({error}).") from error
 
 
 def kind_of(path: Path) -> str:

@@ -1,11 +1,10 @@
 """Questions about paragraphs, in the JSON of SQuAD v1.1 and v2.0 as it is published."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from downstream.labelled import Reading, is_text, kind_of, open_text
+from downstream.labelled import Reading, is_text, kind_of, read_json
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_file
 from tokenizer.provenance import Record
@@ -41,13 +40,8 @@ def read_squad(source: str, split: str, reading: Reading) -> Questions:
     """
     if kind_of(Path(source)) != ".json":
         raise UserError(f"{source}: expected the .json of SQuAD, maybe .gz.")
-    with open_text(Path(source)) as file:
-        try:
-            content = json.load(file)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{source}: is no JSON ({error}).") from error
     rows, misplaced, unlabelled = [], [], []
-    for place, context, entry in entries(content, source):
+    for place, context, entry in entries(read_json(Path(source)), source):
         row = read_question(entry, context, place)
         if row.answers is None:
             unlabelled.append(place)

@@ -210,7 +210,7 @@ def test_sources_of_another_kind_are_said(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             read_choices(str(tmp_path / source), Reading(), labelled=True)
-    for content in ('{"questions"', "[]", "\xff"):
+    for content in ('{"questions"', "[]", "9" * 5000, "[" * 100_000):
         (tmp_path / "RACE" / "train" / "high" / "1.txt").write_bytes(content.encode("latin-1"))
         with pytest.raises(UserError, match=r"1.txt: (is no JSON|expected an object)"):
             read_choices(str(tmp_path / "RACE" / "train"), Reading(), labelled=True)

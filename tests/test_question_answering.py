@@ -314,6 +314,9 @@ def test_files_that_do_not_fit_each_other_or_are_none_are_said(model, tmp_path):
     (tmp_path / "cut.json").write_text(Path(plain).read_text()[:200])
     with pytest.raises(UserError, match="cut.json: is no JSON"):
         finetune(FinetuneOptions(train=str(tmp_path / "cut.json"), **options))
+    (tmp_path / "bad.json.gz").write_bytes(gzip.compress(Path(plain).read_bytes())[:50] + bytes(50))
+    with pytest.raises(UserError, match="bad.json.gz: cannot be read"):
+        finetune(FinetuneOptions(train=str(tmp_path / "bad.json.gz"), **options))
     with pytest.raises(UserError, match="windows of 64 pieces have room for 40 .* beside a question of 21; give less than 40"):
         finetune(FinetuneOptions(train=plain, doc_stride=40, **options))
 
