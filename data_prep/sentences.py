@@ -100,6 +100,7 @@ def _split_paragraph(paragraph: str, language: str) -> Iterator[str]:
         window = paragraph[begin : begin + size]
         wholes = sentencex.segment(language, window)
         parts = [part for whole in wholes for part in ([whole] if len(whole) <= LONG else split_long(whole, language))]
+        parts = _join_decimals(parts)
         if begin + size < len(paragraph):
             ends = itertools.accumulate(map(len, parts))
             certain = [part for part, end in zip(parts, ends, strict=True) if end <= size - size // 8]
@@ -110,6 +111,19 @@ def _split_paragraph(paragraph: str, language: str) -> Iterator[str]:
         yield from (sentence for part in parts if (sentence := part.strip()))
         begin += sum(map(len, parts))
         size = 0
+
+
+def _join_decimals(parts: list[str]) -> list[str]:
+    """Parts, with the spaces after them. sentencex knows 3.5, but takes ३.५, ৩.৫ and ３．５ for two sentences each."""
+    joined: list[list[str]] = []
+    end = ""
+    for part in filter(None, parts):
+        if end[-1:] in (".", "．") and end[:1].isdecimal() and part[:1].isdecimal():
+            joined[-1].append(part)
+        else:
+            joined.append([part])
+        end = part[-2:]
+    return ["".join(group) for group in joined]
 
 
 def _join_abbreviated(sentences: Iterable[str], abbreviations: frozenset[str]) -> Iterator[str]:

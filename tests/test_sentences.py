@@ -70,6 +70,29 @@ def test_a_file_of_abbreviations_that_cannot_be_used_is_named(tmp_path, content,
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("दाम ३.५० रुपये है। १५.०८.१९४७ को।", "hi", ["दाम ३.५० रुपये है।", "१५.०८.१९४७ को।"]),
+        ("দাম ৩.৫০ টাকা। মোট ১.২.৩ কিমি।", "bn", ["দাম ৩.৫০ টাকা।", "মোট ১.২.৩ কিমি।"]),
+        ("السعر ٣.٥ ريال. نعم.", "ar", ["السعر ٣.٥ ريال.", "نعم."]),
+        ("价格３．５元。好。", "zh", ["价格３．５元。", "好。"]),
+        ("পৃষ্ঠা ৩. ৫ জন।", "bn", ["পৃষ্ঠা ৩.", "৫ জন।"]),
+        ("यह है.३ लोग। क.५।", "hi", ["यह है.", "३ लोग।", "क.", "५।"]),
+    ],
+)
+def test_a_decimal_of_any_digits_is_not_cut(text, language, expected):
+    """A point after a digit and before one, without a space, ends no sentence; other points stay what sentencex takes them for."""
+    assert sentences_of(text, language=language) == expected
+    assert sentences_of("क" * 300 + " " + text, language=language)[1:] == expected[1:]
+
+
+def test_danda_and_double_danda_end_sentences_whatever_the_language():
+    text = "ধর্মক্ষেত্রে কুরুক্ষেত্রে। মামকাঃ পাণ্ডবাশ্চৈব॥ কিমকুর্বত?"
+    for language in ("bn", "hi", "sa", "as", "en", "sw"):
+        assert sentences_of(text, language=language) == ["ধর্মক্ষেত্রে কুরুক্ষেত্রে।", "মামকাঃ পাণ্ডবাশ্চৈব॥", "কিমকুর্বত?"]
+
+
 UNITS = {
     "no_sentence_end": "word ",
     "one_word": "x",
@@ -83,6 +106,7 @@ UNITS = {
     "dashes": "- ",
     "dots": ".",
     "spaced_dots": ". ",
+    "decimals": "३.",
     "newlines": "\n",
     "newlines_and_spaces": "\n  x",
     "spaces": " ",
