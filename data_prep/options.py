@@ -49,7 +49,7 @@ class PrepareOptions:
     on_error: Literal["fail", "skip"] = "fail"
     """What a line, record or file that cannot be read does: stop, or be left out, counted, and listed in the manifest."""
     fix_unicode: bool = False
-    """Mend text that was decoded wrongly, such as â€œ for a quote (ftfy)."""
+    """Mend text that was decoded wrongly, such as â€œ for a quote (ftfy), and compose letters with their marks (NFC)."""
     min_chars: int = 0
     """Leave out documents of fewer characters; 0 = keep all."""
     languages: list[str] = field(default_factory=list)

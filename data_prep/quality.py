@@ -66,6 +66,6 @@ def _unicode_mender() -> Callable[[str], str]:
     from datatrove.pipeline.formatters.ftfy import FTFYFormatter
 
     try:
-        return FTFYFormatter().format
+        return FTFYFormatter(normalization="NFC").format  # its default leaves text decomposed
     except ImportError as error:
         raise UserError("--fix_unicode: ftfy is not installed. pip install 'albert-pretraining[quality]'.") from error

@@ -1,6 +1,7 @@
 """The optional quality steps: what they leave out, what they mend, what they count, and what they say when they cannot work."""
 
 import sys
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 
@@ -73,6 +74,15 @@ def test_wrongly_decoded_text_is_mended_and_right_text_is_left_alone(english, ca
     assert changed == {"fix_unicode": len(wrong) + 1}
     assert dropped == {"min_chars": 1}  # control characters alone: nothing is left of it
     assert capfd.readouterr() == ("", "")
+
+
+def test_mended_text_is_composed_and_keeps_its_joiners():
+    """Decomposed, Bengali o (কো), Yoruba and Vietnamese look the same and encode otherwise; the chain drops some of their marks."""
+    decomposed = [unicodedata.normalize("NFD", text) for text in ("কো", "ẹ̀kọ́", "tiếng Việt", "한글")]
+    joined = ["می\u200cخواهد", "র\u200d্যাব", "উদ্\u200cঘাটন"]
+    texts, _, changed = filtered([*decomposed, *joined], fix_unicode=True)
+    assert texts == [unicodedata.normalize("NFC", text) for text in decomposed] + joined
+    assert changed == {"fix_unicode": len(decomposed)}
 
 
 @pytest.fixture(scope="module")
