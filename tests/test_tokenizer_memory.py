@@ -10,7 +10,8 @@ import pytest
 from prepared import BUNDLED
 from test_tokenizer import SCRIPTS, bundled_text, fuzzed_strings
 
-from tokenizer.chain import build_normalizer, nmt_nfkc_charsmap
+from tokenizer.chain import build_normalizer
+from tokenizer.charsmap import charsmap
 from tokenizer.corpus import Document
 from tokenizer.errors import UserError
 from tokenizer.memory import free_memory, training_memory
@@ -51,7 +52,7 @@ def documents_of(*texts: str) -> list[Document]:
 
 
 def draw(documents, sample_size: int = 10_000_000, normalizer=None, keep_accents: bool = True):
-    normalizer = normalizer or build_normalizer(True, keep_accents, nmt_nfkc_charsmap())
+    normalizer = normalizer or build_normalizer(True, keep_accents, charsmap())
     return draw_sample(documents, normalizer, keep_accents=keep_accents, sample_size=sample_size, seed=0)
 
 
@@ -232,7 +233,7 @@ def test_words_normalised_once_give_the_lines_and_counts_of_lines_normalised_who
     scripts = list(SCRIPTS.values()) if keep_accents else []  # accents may not be stripped from these
     nasty = [line for text in fuzzed_strings(20_000, seed=3) for line in text.split("\n")] if keep_accents else []
     lines = bundled_text(10).split("\n") + many + scripts + nasty
-    normalizer = build_normalizer(True, keep_accents, nmt_nfkc_charsmap())
+    normalizer = build_normalizer(True, keep_accents, charsmap())
     expected = [normalizer.normalize_str(line).translate({0: " ", 0x2585: " "}).split() for line in lines]
     expected = [words for words in expected if words]
     sample = draw(documents_of(*lines), normalizer=normalizer, keep_accents=keep_accents)

@@ -6,8 +6,6 @@ Source: transformers 5.23, models/albert/tokenization_albert.py; scores: AlbertC
 """
 
 import base64
-import functools
-import io
 import json
 from pathlib import Path
 
@@ -42,23 +40,6 @@ _HINT = "Give a folder made by `albert tokenizer`."
 
 Pieces = list[tuple[str, float]]
 """(piece, log probability); the position is the id."""
-
-
-@functools.cache
-def nmt_nfkc_charsmap() -> bytes:
-    """SentencePiece's compiled table of nmt_nfkc, about 240 kB, taken from a model of six letters (some milliseconds)."""
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a b c d e f"]),
-        model_writer=model,
-        vocab_size=32,
-        hard_vocab_limit=False,
-        normalization_rule_name="nmt_nfkc",
-        minloglevel=3,
-    )
-    return parse_model(model.getvalue())[1]
 
 
 def parse_model(spiece_model: bytes) -> tuple[Pieces, bytes]:

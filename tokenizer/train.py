@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 
-from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, build_normalizer, nmt_nfkc_charsmap, write_chain
+from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, build_normalizer, write_chain
+from tokenizer.charsmap import charsmap
 from tokenizer.corpus import Faults, read_all, resolve_inputs
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
@@ -60,7 +61,7 @@ def _train(options: TokenizerOptions) -> dict:
     print("Reading the corpus ...", flush=True)
     sample = draw_sample(
         documents,
-        build_normalizer(options.lower_case, options.keep_accents, nmt_nfkc_charsmap()),
+        build_normalizer(options.lower_case, options.keep_accents, charsmap()),
         keep_accents=options.keep_accents,
         sample_size=options.input_sentence_size,
         seed=options.seed,
@@ -108,8 +109,9 @@ def _train(options: TokenizerOptions) -> dict:
 
 
 def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes:
-    """The model's bytes; empties `lines` as SentencePiece copies them."""
+    """The model's bytes, with the chain's table of normalisation; empties `lines` as SentencePiece copies them."""
     import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
 
     model = io.BytesIO()
     lines.reverse()
@@ -130,7 +132,7 @@ def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes
                 input_sentence_size=options.input_sentence_size,
                 shuffle_input_sentence=True,
                 max_sentence_length=MAX_LINE_BYTES,
-                normalization_rule_name="nmt_nfkc",
+                normalization_rule_name="identity",  # the lines are normalised already
                 num_threads=NUM_THREADS,
                 minloglevel=3,
             )
@@ -138,7 +140,9 @@ def _train_sentencepiece(lines: list[bytes], options: TokenizerOptions) -> bytes
         if explained := _explain(str(error), options):
             raise explained from error
         raise
-    return model.getvalue()
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    proto.normalizer_spec.name, proto.normalizer_spec.precompiled_charsmap = "user_defined", charsmap()
+    return proto.SerializeToString()
 
 
 @contextmanager
