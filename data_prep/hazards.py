@@ -12,6 +12,8 @@ MIN_MASKED = 0.10
 """Of all pieces. ALBERT masks 15 %; the fewer, the less an instance teaches."""
 MAX_NEARLY_EMPTY = 0.10
 """Of the instances."""
+MAX_OTHER_LANGUAGES = 0.50
+"""Of the documents that reach --languages. Models know some languages badly: lid.176 gives Swahili a low probability."""
 MIN_FILL = 0.40
 """Mean length over max_seq_length."""
 MIN_INSTANCES = 1_000
@@ -31,6 +33,12 @@ def warnings(manifest: Manifest) -> list[str]:
         found.append(
             f"{manifest.num_faults:,} input(s), line(s) or record(s) could not be read and were left out ({places or 'unlisted'}): "
             "mend them, or make sure that nothing is missed (manifest.json, `faults`)."
+        )
+    others = manifest.dropped.get("languages", 0)
+    if others > MAX_OTHER_LANGUAGES * (others + documents):
+        found.append(
+            f"--languages left out {others:,} documents and kept {documents:,}: unless so much of the text is in other languages, "
+            "the model does not know yours well. Lower --language_threshold, or take another --language_model."
         )
     if train.instances < MIN_INSTANCES:
         found.append(

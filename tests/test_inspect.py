@@ -431,6 +431,8 @@ def manifest_with(made: Made, counts: dict[str, int], **fields: object) -> Manif
     ("counts", "fields", "expected"),
     [
         ({}, {}, None),
+        ({}, {"dropped": {"languages": 500, "min_chars": 9_000}}, None),
+        ({}, {"dropped": {"languages": 501}}, r"left out 501 documents and kept 500.*--language_threshold"),
         ({}, {"duplicate_documents": 6}, r"6 of 500 documents \(1.2%\).*--dedup"),
         ({"unknown_pieces": 5_100}, {}, r"1.0% of the text pieces are unknown.*albert tokenizer"),
         ({"swapped_instances": 5_250, "in_order_instances": 4_750}, {}, None),
