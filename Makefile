@@ -10,7 +10,7 @@ PIP_INSTALL = DS_BUILD_OPS=0 $(if $(WHEELHOUSE),PIP_CONFIG_FILE=/dev/null PIP_FI
 CHECK_WHEELHOUSE = $(if $(WHEELHOUSE),$(PYTHON) -m launch.wheelhouse check "$$WHEELHOUSE")
 export WHEELHOUSE
 
-.PHONY: help venv wheelhouse demo test test-cluster test-transformers4 test-wheelhouse soak lint bench-prepare bench-train clean
+.PHONY: help venv wheelhouse demo test test-cluster test-transformers4 test-wheelhouse soak lint bench-prepare bench-train ablations clean
 
 help:
 	@echo "make venv   the environment alone, in .venv; WHEELHOUSE=DIR: from that folder, without a network"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint   ruff"
 	@echo "make bench-prepare CORPUS=FILE   speed, memory and size of data preparation (benchmarks/prepare.md); without CORPUS, it is made first"
 	@echo "make bench-train DATA=FOLDER     speed and memory of a training step beside Hugging Face's (benchmarks/train.md), options in BENCH_ARGS; without DATA, it is made first"
+	@echo "make ablations   the ALBERT paper's ablations at a small budget (docs/ablations.md), options in ABLATION_ARGS; days on a CPU"
 	@echo "make clean  remove WORK (work/), not .venv"
 
 venv: .venv/installed
@@ -82,6 +83,9 @@ $(WORK)/bench-train/data:
 	$(BIN)/python -m benchmarks.corpora --output $(WORK)/corpora
 	$(BIN)/albert tokenizer --input $(WORK)/corpora/english_pd.jsonl --output $(WORK)/bench-train/tokenizer --vocab_size 30000
 	$(BIN)/albert prepare --input $(WORK)/corpora/english_pd.jsonl --tokenizer $(WORK)/bench-train/tokenizer --output $@ --max_seq_length $(LENGTH)
+
+ablations: .venv/installed
+	$(BIN)/python -m benchmarks.ablations --work $(WORK)/ablations $(ABLATION_ARGS)
 
 clean:
 	rm -rf $(WORK)

@@ -29,6 +29,7 @@ from tokenizer.errors import UserError
 BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 ALBERT = [sys.executable, "-m", "launch"]
 PREPARE = ["--max_seq_length", "128", "--validation_fraction", "0.04", "--dedup", "exact"]
+OWN = ("--training.seed", "--data.path")
 NO_END = 1_000_000
 """Steps that no run reaches before its hours are over."""
 
@@ -105,6 +106,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str,
         name, equals, value = rest.pop(0).partition("=")
         if not re.fullmatch(r"--\w+\.\w+", name) or not (equals or rest):
             parser.error(f"unrecognized: {name}; fields of the run config are given as --section.field VALUE")
+        if name in OWN:
+            parser.error(f"{name}: each run has its own; see --seeds and --work")
         overrides.append((name.removeprefix("--"), value if equals else rest.pop(0)))
     return options, overrides
 
