@@ -25,6 +25,7 @@ from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
 from pretrain.config import differences, load_config
 from tokenizer.errors import UserError
+from tokenizer.files import as_user_error
 
 BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 ALBERT = [sys.executable, "-m", "launch"]
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
         failures = {} if options.report_only else train(plan, options.jobs)
         failures |= evaluate(plan, options.jobs, device, options.max_instances)
         write_report(plan, device_name, options.jobs)
-    except UserError as error:
-        print(f"ablations: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"ablations: {as_user_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ablations: interrupted; the same command goes on", file=sys.stderr)
