@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.ablation_rows import CONFIGS, Row, Table
 from pretrain.config import RunConfig, load_config
+from tokenizer.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,15 @@ class Plan:
 
     def is_done(self, row: Row, seed: int) -> bool:
         return (self.run_folder(row, seed) / "DONE").exists()
+
+    def crowds(self) -> list[int]:
+        """How many runs were trained at once, in the calls so far; speeds hang on it."""
+        path = self.folder / "crowds.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def note_crowd(self, at_once: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "crowds.json", sorted({*self.crowds(), at_once}))
 
     def evaluations(self) -> list[tuple[str, int, list[Path]]]:
         """Data folder, seed, and the finished runs to be judged there."""

@@ -19,13 +19,13 @@ Columns = dict[tuple[str, int], dict[str, Any]]
 """(data folder, seed) -> run folder, or `unigram` -> its figures."""
 
 
-def write_report(plan: Plan, device_name: str, at_once: int) -> None:
-    """Print the tables, and write them beside the runs. at_once: runs that shared the device."""
+def write_report(plan: Plan, device_name: str) -> None:
+    """Print the tables, and write them beside the runs."""
     columns = read_columns(plan)
     settings = {
         "budget": plan.budget,
         "seeds": plan.num_seeds,
-        "runs_at_once": at_once,
+        "runs_at_once": plan.crowds(),
         "device": device_name,
         "torch": torch.__version__,
         "overrides": dict(plan.overrides),
@@ -95,8 +95,10 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
 
 def heading(settings: dict[str, Any]) -> str:
     kind, _, size = settings["budget"].partition("_")
-    jobs = settings["runs_at_once"]
-    crowd = f"{jobs} runs at once, so speeds are for comparison alone" if jobs > 1 else "one run at a time"
+    crowds = settings["runs_at_once"]
+    crowd = f"{' or '.join(map(str, crowds)) or 'no'} run(s) at once"
+    if crowds != [1]:
+        crowd += ", so speeds say little"
     losses = ", ".join(f"{loss:.3f} on `{name}`" for name, loss in settings["unigram_loss"].items())
     return (
         f"{size} {kind} a run, {settings['seeds']} seed(s), {crowd}; {settings['device']}, torch {settings['torch']}. Mean ± "

@@ -97,7 +97,7 @@ TABLES: dict[str, Table] = {
     ),
     "depth": Table(
         "Number of layers (paper: table 11)",
-        [Row(f"{number} layer(s)", REFERENCE if number == 6 else f"layers_{number}") for number in (1, 2, 3, 6, 12)],
+        [Row(f"L {number}", REFERENCE if number == 6 else f"layers_{number}") for number in (1, 2, 3, 6, 12)],
     ),
     "width": Table(
         "Hidden size, at 3 layers (paper: table 12)",

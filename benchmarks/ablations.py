@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         failures = {} if options.report_only else train(plan, options.jobs)
         failures |= evaluate(plan, options.jobs, device, options.max_instances)
-        write_report(plan, device_name, options.jobs)
+        write_report(plan, device_name)
     except (UserError, OSError) as error:
         print(f"ablations: {as_user_error(error)}", file=sys.stderr)
         return 2
@@ -187,6 +187,8 @@ def train(plan: Plan, at_once: int) -> dict[str, str]:
                 failures[name] = f"{folder} was run with another config ({'; '.join(changed)}). Choose another --work"
     total = plan.num_seeds * len(plan.rows)
     print(f"{total} runs, {total - len(jobs)} of them done before; {at_once} at once", flush=True)
+    if jobs:
+        plan.note_crowd(min(at_once, len(jobs)))
     numbers = itertools.count(1)
 
     def tell(ended: Ended) -> None:

@@ -13,6 +13,7 @@ def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig, time_left: flo
     if step < begin:
         return 0.0
     if step < peak:
-        return peak_lr * min((step - begin) / schedule.warmup_steps, time_left)
-    steps_left = max(0.0, (schedule.total_steps - step) / (schedule.total_steps - peak))
-    return peak_lr * min(steps_left, time_left)
+        by_steps = peak_lr * (step - begin) / schedule.warmup_steps
+    else:
+        by_steps = peak_lr * max(0.0, (schedule.total_steps - step) / (schedule.total_steps - peak))
+    return min(by_steps, peak_lr * time_left)
