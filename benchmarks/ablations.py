@@ -75,6 +75,20 @@ def choose_device(name: str) -> tuple[str, str]:
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """The options, and fields of the run config with their values."""
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    overrides = []
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not re.fullmatch(r"--\w+\.\w+", name) or not (equals or rest):
+            parser.error(f"unrecognized: {name}; fields of the run config are given as --section.field VALUE")
+        if name in OWN:
+            parser.error(f"{name}: each run has its own; see --seeds and --work")
+        overrides.append((name.removeprefix("--"), value if equals else rest.pop(0)))
+    return options, overrides
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,16 +115,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str,
     parser.add_argument("--jobs", type=count, default=1, help="runs at once, on the same device (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     parser.add_argument("--max_instances", type=count, default=20_000, help="held-out instances that models are judged on, at most")
-    options, rest = parser.parse_known_args(arguments)
-    overrides = []
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not re.fullmatch(r"--\w+\.\w+", name) or not (equals or rest):
-            parser.error(f"unrecognized: {name}; fields of the run config are given as --section.field VALUE")
-        if name in OWN:
-            parser.error(f"{name}: each run has its own; see --seeds and --work")
-        overrides.append((name.removeprefix("--"), value if equals else rest.pop(0)))
-    return options, overrides
+    return parser
 
 
 def count(text: str) -> int:
