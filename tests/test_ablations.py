@@ -95,7 +95,7 @@ def test_tables_from_data_over_a_run_that_fails(data, tmp_path, monkeypatch, cap
     assert len([line for line in lines if line.startswith(("| six layers |", "| one layer, pieces |"))]) == 2
 
     assert main([*command, "--optimizer.lr", "0.5"]) == 1
-    assert "was run with another config (optimizer.lr: 0.01 -> 0.5)" in capsys.readouterr().err
+    assert "was run with another config (optimizer.lr: 0.003 -> 0.5)" in capsys.readouterr().err
 
 
 def read(work):
