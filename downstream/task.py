@@ -1,11 +1,14 @@
 """What fine-tuning needs to know of a task; `downstream.train` takes it from there."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from downstream.contexts import Features
 from tokenizer.provenance import Record
@@ -38,6 +41,12 @@ class Task(NamedTuple):
     -> figures by name; by `score`, the higher the better, epochs and seeds are chosen."""
     predictions: Callable[[str, Arrays, Scores], dict[str, str]]
     """Name of a split, its outputs, and what the same weights scored on `validation` -> files by name, predictions_SPLIT first."""
+    wrap: Callable[[PreTrainedModel], torch.nn.Module] = lambda model: model
+    """The model -> what Trainer trains, which holds it; the model alone is saved."""
+    reduce: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None = None
+    """Outputs and labels of a batch -> what is kept of the outputs."""
+    files: Mapping[str, str] = MappingProxyType({})
+    """Written beside the model: content by name."""
 
 
 def as_table(split: str, answers: Iterable[Any], names: Iterable[Any] | None = None) -> dict[str, str]:

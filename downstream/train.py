@@ -35,8 +35,8 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
     """folder: an empty one, for Trainer; nothing is left in it."""
     transformers.set_seed(seed)
     model = make_model(task, options)
-    best = BestEpoch(seed, options.patience)
-    steps = options.epochs * math.ceil(len(task.splits["train"]) / options.batch_size)
+    trained, best = task.wrap(model), BestEpoch(seed, options.patience)
+    steps = options.epochs * math.ceil(len(task.splits.get("train", ())) / options.batch_size)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -58,17 +58,21 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would make the batch larger than asked for
     trainer = InOrder(
-        model=model,
+        model=trained,
         args=arguments,
-        train_dataset=task.splits["train"],
+        train_dataset=task.splits.get("train"),
         eval_dataset=task.splits["validation"],
         data_collator=task.collate,
         compute_metrics=lambda predicted: task.score("validation", predicted.predictions, predicted.label_ids, None),
+        preprocess_logits_for_metrics=task.reduce,
         callbacks=[best],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    model.load_state_dict(best.weights)
+    if options.epochs:
+        trainer.train()
+    else:
+        trainer.evaluate()
+    trained.load_state_dict(best.weights)
     scores, outputs = {"validation": best.scores}, {}
     trainer.compute_metrics = None  # which takes all for validation
     for split in [name for name in task.splits if name not in ("train", "validation")]:
@@ -86,6 +90,7 @@ def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
         UserError: the folder has no config of an encoder, no tokenizer, or no safetensors.
     """
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     if not any(folder.glob("model*.safetensors")):
         raise UserError(
             f"--model {folder}: has no model.safetensors. Pickled weights are not read; load the model in transformers and call "
@@ -118,15 +123,23 @@ def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
     """The encoder with a new head, or all of it at random.
 
     Raises:
+        UserError: as `load_model`.
+    """
+    if not options.random_weights:
+        return load_model(options.model, task.auto_class, task.config)
+    config = transformers.AutoConfig.from_pretrained(options.model, local_files_only=True, **task.config)
+    return getattr(transformers, task.auto_class).from_config(config, dtype=torch.float32)
+
+
+def load_model(folder: Path, auto_class: str, config: dict[str, Any]) -> PreTrainedModel:
+    """auto_class: of transformers; config: fields that replace those of config.json.
+
+    Raises:
         UserError: weights of the encoder are missing, or of another shape than config.json says.
     """
-    config = transformers.AutoConfig.from_pretrained(options.model, local_files_only=True, **task.config)
-    auto_class = getattr(transformers, task.auto_class)
-    if options.random_weights:
-        return auto_class.from_config(config, dtype=torch.float32)
-    model, info = auto_class.from_pretrained(
-        options.model,
-        config=config,
+    model, info = getattr(transformers, auto_class).from_pretrained(
+        folder,
+        config=transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **config),
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
@@ -134,11 +147,12 @@ def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
         output_loading_info=True,
     )
     lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    lacking = {name for name in lacking if name.startswith(f"{model.base_model_prefix}.")}
-    if pooler := {name for name in lacking if ".pooler." in name}:
-        print(f"{options.model}: has no pooler, as models saved for masked words alone; it begins with random weights")
+    if not isinstance(model, transformers.AlbertModel):  # what a new head adds
+        lacking = {name for name in lacking if name.startswith(f"{model.base_model_prefix}.")}
+    if pooler := {name for name in lacking if "pooler." in name}:
+        print(f"{folder}: has no pooler, as models saved for masked words alone; it begins with random weights")
     if lost := sorted(lacking - pooler):
-        raise UserError(f"--model {options.model}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
+        raise UserError(f"--model {folder}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
     return model
 
 
@@ -163,12 +177,13 @@ class BestEpoch(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float], model: PreTrainedModel, **more: Any
     ) -> None:
-        epoch = round(state.epoch)
+        epoch = round(state.epoch or 0)
         measured = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         scores = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
         scores = {name: value for name, value in scores.items() if name not in measured}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "score")
-        print(f"seed {self.seed}, epoch {epoch} of {args.num_train_epochs}: loss {self.loss:.4f}, validation {shown}", flush=True)
+        loss = "" if math.isnan(self.loss) else f"loss {self.loss:.4f}, "
+        print(f"seed {self.seed}, epoch {epoch} of {args.num_train_epochs}: {loss}validation {shown}", flush=True)
         if not self.scores or scores["score"] > self.scores["score"]:
             self.epoch, self.scores = epoch, scores
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
