@@ -32,22 +32,24 @@ def build_glue(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max
 
 
 def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled]:
-    """`train`, `validation` and maybe `test`; the columns of the first hold for all.
+    """`train` if there is one, `validation` and maybe `test`; the columns of the first hold for all.
 
     Raises:
         UserError: a file or a column is not as it should be.
     """
     reading = Reading(options.columns, options.on_error, private)
     wanted = Columns(options.text, options.text_pair, options.label)
-    train = read_labelled(options.train, "train", wanted, reading, labelled=True)
-    columns = train.columns
-    print(f"text: {columns.text}, {f'pair: {columns.text_pair}, ' if columns.text_pair else ''}label: {columns.label}")
-    parts = {"train": train}
+    parts = {}
+    if options.train:
+        parts["train"] = read_labelled(options.train, "train", wanted, reading, labelled=True)
+        wanted = parts["train"].columns
     if options.validation:
-        parts["validation"] = read_labelled(options.validation, "validation", columns, reading, labelled=True)
+        parts["validation"] = read_labelled(options.validation, "validation", wanted, reading, labelled=True)
     else:
-        parts |= hold_out(train, options.seed, keep_labels=options.task == "classification")
+        parts |= hold_out(parts["train"], options.seed, keep_labels=options.task == "classification")
         print(f"validation: {len(parts['validation'].rows):,} of the rows of --train, held out")
+    columns = next(iter(parts.values())).columns
+    print(f"text: {columns.text}, {f'pair: {columns.text_pair}, ' if columns.text_pair else ''}label: {columns.label}")
     if options.test:
         parts["test"] = read_labelled(options.test, "test", columns, reading, labelled=False)
     return parts

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 CONTENT = "|".join(map(re.escape, ("config.json", "model.safetensors", *TOKENIZER_FILES, RESULTS, PROVENANCE_NAME)))
-CONTENT += r"|(predictions|na_prob)_(test|dev_mismatched|test_matched|test_mismatched)\.(tsv|json)"
+CONTENT += r"|(predictions|na_prob)_(test|dev_mismatched|test_matched|test_mismatched)\.(tsv|json|conll)"
+CONTENT += r"|modules\.json|sentence_bert_config\.json|1_Pooling"
 """Regular expression of the names in a folder with a fine-tuned model."""
 GLUE_CONTENT = "|".join((re.escape(RESULTS), *GLUE, *(rf"\.{name}\.(tmp|old)-[0-9a-f]+" for name in GLUE)))
 """The same of a folder with those of GLUE's tasks; one that was killed may have left a part."""
@@ -76,7 +77,7 @@ def write_results(folder: Path, results: list[dict[str, Any]]) -> None:
 
 
 def refuse_missing_libraries() -> None:
-    missing = [name for name in ("transformers", "accelerate", "sklearn", "scipy") if find_spec(name) is None]
+    missing = [name for name in ("transformers", "accelerate", "sklearn", "scipy", "seqeval") if find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} cannot be imported: pip install 'albert-pretraining[finetune]'")
 
@@ -125,6 +126,9 @@ def write_model(
     for split, outputs in kept.outputs.items():
         for name, text in task.predictions(split, outputs, kept.scores["validation"]).items():
             write_text(folder / name, text)
+    for name, text in task.files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_text(folder / name, text)
     write_json(folder / RESULTS, result)
     record = new_record(
         "finetune",
@@ -134,7 +138,7 @@ def write_model(
         parents=[parent("model", options.model, "model.safetensors")],
         inputs=task.inputs,
     )
-    close_session(record, 0, record_outputs(folder, sorted(path.name for path in folder.iterdir())))
+    close_session(record, 0, record_outputs(folder, sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))))
     write_record(folder, record)
 
 

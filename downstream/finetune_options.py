@@ -7,13 +7,15 @@ from typing import Literal
 
 from tokenizer.errors import UserError
 
-Kind = Literal["classification", "regression", "glue", "question_answering", "multiple_choice"]
+Kind = Literal[
+    "classification", "regression", "similarity", "token_classification", "glue", "question_answering", "multiple_choice"
+]
 
-COLUMNS_OF = ("classification", "regression")
+COLUMNS_OF = ("classification", "regression", "similarity", "token_classification")
 ONLY_FOR: dict[str, tuple[Kind, ...]] = {
     "glue_folder": ("glue",),
     "text": COLUMNS_OF,
-    "text_pair": COLUMNS_OF,
+    "text_pair": ("classification", "regression", "similarity"),
     "label": COLUMNS_OF,
     "columns": COLUMNS_OF,
     "on_error": (*COLUMNS_OF, "glue", "question_answering"),
@@ -32,11 +34,14 @@ class FinetuneOptions:
     output: Path
     """Folder to write: the fine-tuned model of the best seed, which loads in `transformers`, and results.json."""
     task: Kind = "classification"
-    """`classification` or `regression` of a text or a pair of texts; `glue`: all of its tasks that --glue_folder holds;
-    `question_answering` as in SQuAD, v1.1 or v2.0; `multiple_choice` as in RACE."""
+    """`classification` or `regression` of a text or a pair of texts; `similarity` of two texts by the cosine of their embeddings;
+    `token_classification`: a tag for each word; `glue`: all of its tasks that --glue_folder holds; `question_answering` as in
+    SQuAD, v1.1 or v2.0; `multiple_choice` as in RACE."""
     train: str | None = None
     """Labelled texts: a .tsv, .csv or .jsonl file, maybe .gz, or hf:NAME[:CONFIG[:SPLIT]] for a dataset of `datasets`. Of
-    question_answering: the .json of SQuAD, maybe .gz. Of multiple_choice: a folder as RACE/train, or a .jsonl file, maybe .gz."""
+    token_classification: a CoNLL file (of any other ending), or .jsonl or a dataset with a list of words and one of tags in each
+    row. Of question_answering: the .json of SQuAD, maybe .gz. Of multiple_choice: a folder as RACE/train, or a .jsonl file, maybe
+    .gz."""
     validation: str | None = None
     """As --train, to choose the best epoch by; default: a tenth of --train, drawn with --seed (of questions: of their contexts)."""
     test: str | None = None
@@ -45,22 +50,24 @@ class FinetuneOptions:
     glue_folder: Path | None = None
     """For --task glue: a folder with CoLA, SST-2, MRPC and so on, each with train.tsv, dev.tsv and maybe test.tsv."""
     text: str | None = None
-    """Column of the text; default: the first of text, sentence, sentence1, question, question1, premise that is there."""
+    """Column of the text; default: the first of text, sentence, sentence1, question, question1, premise that is there.
+    Of words in a CoNLL file: its number, from 1, or its name in --columns; default: the first. In rows: tokens, or words."""
     text_pair: str | None = None
     """Column of the second text; default: text_pair, sentence2, question2, hypothesis, or none of them."""
     label: str | None = None
-    """Column of the label or the number to predict; default: label, or score."""
+    """Column of the label or the number to predict; default: label, or score.
+    Of tags in a CoNLL file: its number or name; default: the last. In rows: tags, ner_tags, pos_tags, upos, or labels."""
     columns: list[str] = field(default_factory=list)
-    """Names of the columns of .tsv and .csv files without a header line."""
+    """Names of the columns of .tsv and .csv files without a header line, and of CoNLL files."""
     on_error: Literal["stop", "skip"] = "stop"
-    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header, and questions for training
-    whose answer is not at answer_start, and counts them."""
+    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header, sentences of a CoNLL file with
+    such lines, and questions for training whose answer is not at answer_start, and counts them."""
     num_seeds: int = 1
     """Runs with seeds of their own (head, order, dropout); several give a mean and a standard deviation."""
     seed: int = 0
     """The first of them."""
     epochs: int = 3
-    """Passes over --train, at most."""
+    """Passes over --train, at most; 0 with --task similarity measures the embeddings as they are, without training."""
     patience: int = 2
     """Stop after so many epochs in a row without a better validation score; the best epoch's weights are kept anyhow."""
     batch_size: int = 32
@@ -86,10 +93,11 @@ class FinetuneOptions:
     def check(self) -> None:
         """Raise one UserError with a line for each fault."""
         faults = []
+        may_be_0 = ("seed", "weight_decay", *(("epochs",) if self.task == "similarity" else ()))
         for name in ("num_seeds", "epochs", "patience", "batch_size", "learning_rate", "max_answer_length"):
-            if not 0 < getattr(self, name) < math.inf:
+            if name not in may_be_0 and not 0 < getattr(self, name) < math.inf:
                 faults.append(f"--{name}: must be above 0, found {getattr(self, name)}")
-        for name in ("seed", "weight_decay"):
+        for name in may_be_0:
             if not 0 <= getattr(self, name) < math.inf:
                 faults.append(f"--{name}: must be at least 0, found {getattr(self, name)}")
         if self.seed + self.num_seeds > 1 << 32:
@@ -108,8 +116,10 @@ class FinetuneOptions:
                 faults.append(f"--{', --'.join(given)}: --task glue has files of its own")
             if self.glue_folder is None:
                 faults.append("--glue_folder: is missing; give the folder that holds CoLA, SST-2 and so on")
-        elif self.train is None:
+        elif self.train is None and (self.epochs or self.task != "similarity"):
             faults.append("--train: is missing; give a file of labelled texts")
+        elif self.train is None and self.validation is None:
+            faults.append("--validation: is missing; give the pairs to measure")
         if not self.model.is_dir():
             faults.append(f"--model: {self.model} is no folder; give one that `albert export` wrote")
         if faults:

@@ -9,13 +9,16 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tokenizer.errors import UserError
 from tokenizer.faults import Faults
 from tokenizer.input_records import record_dataset, record_file
 from tokenizer.provenance import Record
 from tokenizer.tables import TableError, load_hf
+
+if TYPE_CHECKING:
+    from datasets import ClassLabel
 
 TEXTS = ("text", "sentence", "sentence1", "question", "question1", "premise")
 PAIRS = ("text_pair", "sentence2", "question2", "hypothesis")
@@ -196,7 +199,7 @@ def read_json_lines(file: TextIO, path: Path) -> list[Row]:
 
 
 def read_dataset(source: str, reading: Reading) -> list[Row]:
-    """Class labels become their names; -1, as tests without labels have it, becomes None."""
+    """Class labels become their names, those in lists, too; -1, as tests without labels have it, becomes None."""
     if reading.names:
         raise UserError(f"{source}: its rows name their columns; leave --columns out.")
     try:
@@ -205,10 +208,16 @@ def read_dataset(source: str, reading: Reading) -> list[Row]:
         raise UserError(f"{source}: {error.told(Faults('stop', private=reading.private))}") from error
     rows = dataset.to_list()
     for column, feature in dataset.features.items():
-        if hasattr(feature, "int2str"):
-            for row in rows:
-                row[column] = feature.int2str(row[column]) if row[column] is not None and row[column] >= 0 else None
+        each = getattr(feature, "feature", None)
+        for row in rows if hasattr(feature, "int2str") else ():
+            row[column] = name_of(feature, row[column])
+        for row in rows if hasattr(each, "int2str") else ():
+            row[column] = row[column] and [name_of(each, number) for number in row[column]]
     return rows
+
+
+def name_of(label: "ClassLabel", number: int | None) -> str | None:
+    return label.int2str(number) if number is not None and number >= 0 else None
 
 
 def named_split(source: str, split: str) -> str:

@@ -65,6 +65,8 @@ def rank(folder: Path, query: str, inputs: Sequence[str], passage_length: int | 
         raise UserError(f"--passage_length: expected 8 to {positions} pieces, as the model takes, found {passage_length}.")
     pages = read_pages(inputs, private=private)
     passages = list(cut_passages(pages, tokenizer, passage_length))
+    if not passages:
+        raise UserError(f"--input {' '.join(inputs)}: all pages are blank to the tokenizer.")
     vector_D = normalize(embed_texts([query], model, tokenizer))[0]
     cosines = normalize(embed_ids([passage.ids for passage in passages], model, tokenizer.pad_token_id)) @ vector_D
     best: dict[int, Hit] = {}

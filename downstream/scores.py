@@ -1,9 +1,10 @@
-"""Figures of predictions, from scikit-learn and scipy; GLUE's (Wang et al., arXiv 1804.07461, table 1) among them."""
+"""Figures of predictions, from scikit-learn, scipy and seqeval; GLUE's (Wang et al., arXiv 1804.07461, table 1) among them."""
 
 import math
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
+from seqeval.metrics import sequence_labeling
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
@@ -26,3 +27,13 @@ def regression_scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, floa
     correlations = (0.0, 0.0) if constant else (pearsonr(predicted, labels)[0], spearmanr(predicted, labels)[0])
     pearson, spearman = (0.0 if math.isnan(value) else float(value) for value in correlations)
     return {"pearson": pearson, "spearman": spearman, "mse": float(np.mean((predicted - labels) ** 2))}
+
+
+def tag_scores(expected: list[list[str]], predicted: list[list[str]], *, entities: bool) -> dict[str, float]:
+    """Tags of the words of each sentence -> accuracy over words, and for `entities` in IOB tags precision, recall and F1 over those
+    of all types together, as CoNLL counts them (Tjong Kim Sang & De Meulder, arXiv cs/0306050, section 2.3)."""
+    accuracy = {"accuracy": float(sequence_labeling.accuracy_score(expected, predicted))}
+    if not entities:
+        return accuracy
+    found = sequence_labeling.precision_recall_fscore_support(expected, predicted, average="micro", zero_division=0)
+    return dict(zip(("precision", "recall", "f1"), map(float, found), strict=False)) | accuracy

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from transformers import PreTrainedTokenizerBase
 
-from downstream import classification, multiple_choice, question_answering
+from downstream import classification, multiple_choice, question_answering, similarity, token_classification
 from downstream.finetune_options import FinetuneOptions, Kind
 from downstream.task import Task
 
@@ -19,6 +19,8 @@ Raises:
 BUILD: dict[Kind, Build] = {
     "classification": classification.build,
     "regression": classification.build,
+    "similarity": similarity.build,
+    "token_classification": token_classification.build,
     "glue": classification.build_glue,
     "question_answering": question_answering.build,
     "multiple_choice": multiple_choice.build,

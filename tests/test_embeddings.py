@@ -137,9 +137,11 @@ def test_the_command_shows_the_best_pages_and_says_what_is_wrong(model, pages, c
 
 def test_wrong_inputs_of_rank_are_said(model, pages, tmp_path):
     (tmp_path / "empty.html").write_text("<script>1</script>")
+    (tmp_path / "blank.txt").write_text("\u200b")
     (tmp_path / "rows.jsonl").write_text('{"zebrafinch": 1}')
     for source, message in (
         (tmp_path / "empty.html", "no page with text in it"),
+        (tmp_path / "blank.txt", "all pages are blank to the tokenizer"),
         (tmp_path / "absent.html", "cannot be read"),
         (tmp_path / "absent.txt", "absent.txt"),
         (tmp_path / "rows.jsonl", "row 1: expected a text as text, or as html, found zebrafinch"),
