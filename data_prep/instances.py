@@ -69,7 +69,7 @@ def load_pieces(folder: Path, manifest: Manifest) -> list[str]:
         UserError: it is missing, or is not the one that the shards were made with.
     """
     path = Path(folder) / TOKENIZER_FOLDER
-    pieces = [piece for piece, _ in load_chain(path)[0]]
+    pieces = [piece for piece, _ in load_chain(path).pieces]
     if sha256_of_files(path / "tokenizer.json", path / "tokenizer_config.json") != manifest.tokenizer_sha256:
         raise UserError(f"{path}: not the tokenizer that these shards were made with (manifest.json has its hash). Put it back.")
     return pieces

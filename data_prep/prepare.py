@@ -47,6 +47,7 @@ from data_prep.summary import print_summary, write_summary
 from tokenizer.corpus import Document
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
+from tokenizer.imported import read_recipe
 from tokenizer.privacy import is_private_tokenizer, words_withheld
 from tokenizer.provenance import Record, open_session
 
@@ -144,6 +145,8 @@ def begin(options: PrepareOptions, folder: Folder) -> Plan:
     Raises:
         UserError: the folder holds something else, or was begun otherwise.
     """
+    if not (options.tokenizer / MANIFEST_NAME).is_file():  # made elsewhere, or exported
+        read_recipe(options.tokenizer)
     encoder = Encoder(options.tokenizer)
     open_steps(options)  # what is missing or wrong shows before any work is done
     if options.abbreviations:

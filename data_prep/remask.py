@@ -129,7 +129,7 @@ def remask_task(url: str, source: str, options: PrepareOptions, task: int) -> No
 @functools.lru_cache(maxsize=1)
 def source_of(source: str, sha256: str) -> tuple[Manifest, list[str]]:
     """Manifest and pieces, read once in a process."""
-    return read_manifest(source), [piece for piece, _ in load_chain(Path(source) / TOKENIZER_FOLDER)[0]]
+    return read_manifest(source), [piece for piece, _ in load_chain(Path(source) / TOKENIZER_FOLDER).pieces]
 
 
 def restored_rows(path: Path) -> Iterator[Rows]:

@@ -89,7 +89,7 @@ class Masker:
 @functools.lru_cache(maxsize=1)
 def masker_of(url: str, key: str) -> Masker:
     options = read_plan(url, key).options
-    pieces = [piece for piece, _ in load_chain(options.tokenizer)[0]]
+    pieces = [piece for piece, _ in load_chain(options.tokenizer).pieces]
     return Masker(options, options.max_seq_length, options.num_predictions, pieces)
 
 

@@ -239,18 +239,22 @@ def refuse_changed_config(run_folder: Path, config: RunConfig) -> None:
 
 
 def begin_anew(run_folder: Path, config: RunConfig) -> None:
-    """Before the first checkpoint: what a start with another config left behind does not bind this one; a phase must fit.
+    """Before the first checkpoint: what a start with another config left behind does not bind it; what it begins with must fit.
 
     Raises:
-        UserError: `continue_from` is at work, or this run cannot go on from it.
+        UserError: `continue_from` is at work, or this run cannot go on from it, or from `model.init_from`.
     """
     if (run_folder / "config.yaml").exists() and differences(load_config(run_folder / "config.yaml"), config):
         (run_folder / "rollbacks.json").unlink(missing_ok=True)
         (run_folder / "micro_batch_size.json").unlink(missing_ok=True)
         (run_folder / "wandb_id").unlink(missing_ok=True)
+    if config.model.init_from is not None:
+        from pretrain.init_from import check_init_from  # takes torch, which takes seconds to import
+
+        check_init_from(config.model)
     if config.continue_from is None:
         return
-    from pretrain.phases import find_predecessor  # takes torch, which takes seconds to import
+    from pretrain.phases import find_predecessor
 
     try:
         if (lock := config.continue_from / ".lock").exists() and os.access(lock, os.W_OK):

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from data_prep.schema import TOKENIZER_FOLDER, Manifest
 from pretrain.deepspeed_keys import check_deepspeed
+from pretrain.hf_shape import SHAPE, model_fields
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
 
@@ -83,7 +84,8 @@ class ModelConfig:
     initializer_range: Positive = 0.02
     """Standard deviation of the truncated normal that weights are drawn from."""
     init_from: Path | None = None
-    """Hugging Face ALBERT folder to start from instead of random weights; its shape must be this one."""
+    """Hugging Face ALBERT folder to start from instead of random weights. Fields of `model` that are not given are taken from it;
+    pieces that its vocabulary shares with that of the data keep their rows."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -324,7 +326,25 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunCon
         if not isinstance(target, dict):
             raise UserError(f"{path}: section {section} must hold fields, but is {target!r}.")
         target[key or section] = parse_value(name, value)
+    if isinstance(model := content.get("model"), dict) and isinstance(model.get("init_from"), str):
+        content["model"] = taken_over(model)
     return check_config(content, source=str(path))
+
+
+def taken_over(model: dict[str, Any]) -> dict[str, Any]:
+    """The section `model`, with the fields that are not given from `init_from`.
+
+    A run that has begun has all fields in its config.yaml, and does without that folder.
+    """
+    if model.keys() >= SHAPE.keys():
+        return model
+    try:
+        theirs, _ = model_fields(Path(model["init_from"]))
+    except UserError as error:
+        raise UserError(f"model.init_from: {error} A run that has begun does without: --config RUN/config.yaml.") from error
+    if model.get("share", "all") != "all":  # exported with a group for each layer
+        del theirs["num_hidden_groups"]
+    return theirs | model
 
 
 def check_config(content: dict[str, Any], *, source: str) -> RunConfig:

@@ -114,7 +114,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 def compare_ids(folder: Path, sample: Sample, tokenizer: Path, library: Library) -> list[str]:
     """Faults of AutoTokenizer beside the chain of the data, special pieces and segments included."""
-    chain, theirs = build_chain(*load_chain(tokenizer)), library.tokenizer.from_pretrained(folder)
+    chain, theirs = build_chain(load_chain(tokenizer)), library.tokenizer.from_pretrained(folder)
     texts = [tuple(filter(None, map(chain.decode, segments(instance)))) for instance in sample.instances]
     texts += [tuple(part.upper() for part in parts) for parts in texts] + [(probe,) for probe in PROBES]
     texts = [parts for parts in texts if parts and not any(spells_special(chain, part) for part in parts)]

@@ -1,12 +1,9 @@
-"""A Hugging Face ALBERT's config.json in, the shape of `pretrain.model.Albert` that computes the same out, or why none does."""
+"""A Hugging Face ALBERT's config.json in, the fields of a run config that compute the same out, or why none does."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from pretrain.config import ModelConfig, describe
 from tokenizer.errors import UserError
 
 COMPUTED: dict[str, tuple[object, ...]] = {
@@ -19,8 +16,7 @@ COMPUTED: dict[str, tuple[object, ...]] = {
 }
 """Fields, and the values that `Albert` computes; the two names of the activation are those of one function."""
 
-DEFAULTS = {
-    "vocab_size": 30_000,
+SHAPE = {
     "embedding_size": 128,
     "hidden_size": 4096,
     "num_hidden_layers": 12,
@@ -28,13 +24,19 @@ DEFAULTS = {
     "num_attention_heads": 64,
     "intermediate_size": 16_384,
     "max_position_embeddings": 512,
-    "initializer_range": 0.02,
 }
-"""The other fields that matter, with what AlbertConfig of transformers 5.23 takes where one is left out."""
+"""Fields of the run config's `model` that shape the weights, which have the same names here; with what AlbertConfig of transformers
+5.23 takes where one is left out."""
+OTHERS = {
+    "hidden_dropout": ("hidden_dropout_prob", 0.0),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.0),
+    "initializer_range": ("initializer_range", 0.02),
+}
+"""The other fields of `model`: their name here, and the same default."""
 
 
-def config_from_hf(folder: Path) -> tuple[ModelConfig, int]:
-    """Shape and vocabulary size of a Hugging Face ALBERT folder.
+def model_fields(folder: Path) -> tuple[dict[str, Any], int]:
+    """Fields of the run config's `model`, unchecked, and vocabulary size of a Hugging Face ALBERT folder.
 
     Raises:
         UserError: config.json cannot be read, or describes what `Albert` cannot compute; every reason is listed.
@@ -45,17 +47,13 @@ def config_from_hf(folder: Path) -> tuple[ModelConfig, int]:
         value = content.get(key, known[0] if key != "model_type" else None)
         if value not in known:
             faults.append(f"{key} is {value!r}, and only {' or '.join(map(str, known))} can be computed here")
-    shape = {key: content.get(key, default) for key, default in DEFAULTS.items()}
-    vocab_size = shape.pop("vocab_size")
+    vocab_size = content.get("vocab_size", 30_000)
     if type(vocab_size) is not int or vocab_size < 1:
         faults.append(f"vocab_size must be a whole number above 0, found {vocab_size!r}")
-    try:
-        config = TypeAdapter(ModelConfig).validate_python(shape)
-    except ValidationError as error:
-        faults += map(describe, error.errors())
     if faults:
         raise UserError(f"{folder / 'config.json'}: " + "; ".join(faults) + ".")
-    return config, vocab_size
+    shape = {key: content.get(key, default) for key, default in SHAPE.items()}
+    return shape | {key: content.get(theirs, default) for key, (theirs, default) in OTHERS.items()}, vocab_size
 
 
 def read_hf_config(folder: Path) -> dict[str, Any]:

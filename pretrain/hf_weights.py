@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pretrain.config import ModelConfig
-from pretrain.hf_shape import read_hf_config
-from pretrain.model import LAYER_NORM_EPS, Albert, block_of_layer
+from pretrain.config import ModelConfig, describe
+from pretrain.hf_shape import SHAPE, model_fields
+from pretrain.model import LAYER_NORM_EPS, block_of_layer
 from tokenizer.errors import UserError, first_line
 from tokenizer.special_tokens import CLS_ID, PAD_ID, SEP_ID
 
@@ -102,36 +103,13 @@ def hf_config(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
     }
 
 
-def load_hf_weights(model: Albert, config: ModelConfig, folder: Path) -> None:
-    """Start `model` from a Hugging Face ALBERT folder; heads that it lacks (an encoder alone) keep their random weights.
-
-    Raises:
-        UserError: no such folder, another shape, a pickled checkpoint only, or an encoder weight is missing.
-    """
-    try:
-        check_hf_config(config, model.embeddings.word.num_embeddings, folder)
-        weights = read_hf_weights(config, folder)
-    except UserError as error:
-        raise UserError(f"model.init_from: {error}") from error
-    try:
-        model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        where = folder / "model.safetensors"
-        raise UserError(f"model.init_from: {where} does not fit config.json: {' '.join(str(error).split())}") from error
-
-
 def read_hf_weights(config: ModelConfig, folder: Path) -> dict[str, Tensor]:
     """Our name -> tensor, fp32, from a Hugging Face ALBERT folder of this shape; those of heads that it lacks are not among them.
 
     Raises:
         UserError: no model.safetensors, or it is damaged; a weight of the encoder is missing; weights that are one here differ.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no model.safetensors. Pickled weights are not read; load the model in transformers "
-            "and call save_pretrained, which writes safetensors."
-        )
+    path = find_weights(folder)
     try:
         theirs = load_file(path)
     except SafetensorError as error:
@@ -154,12 +132,36 @@ def read_hf_weights(config: ModelConfig, folder: Path) -> dict[str, Tensor]:
     return ours
 
 
-def check_hf_config(config: ModelConfig, vocab_size: int, folder: Path) -> None:
+def find_weights(folder: Path) -> Path:
+    """Raise a UserError without model.safetensors."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no model.safetensors. Pickled weights are not read; load the model in transformers "
+            "and call save_pretrained, which writes safetensors."
+        )
+    return path
+
+
+def config_from_hf(folder: Path) -> tuple[ModelConfig, int]:
+    """Shape and vocabulary size of a Hugging Face ALBERT folder.
+
+    Raises:
+        UserError: config.json cannot be read, or describes what `Albert` cannot compute; every reason is listed.
+    """
+    theirs, vocab_size = model_fields(folder)
+    try:
+        return TypeAdapter(ModelConfig).validate_python(theirs), vocab_size
+    except ValidationError as error:
+        raise UserError(f"{folder / 'config.json'}: " + "; ".join(map(describe, error.errors())) + ".") from error
+
+
+def check_hf_config(config: ModelConfig, folder: Path) -> None:
     """Every difference in shape between a Hugging Face folder and the run config, in one `UserError`."""
-    theirs = read_hf_config(folder)
-    shape = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_hidden_groups", "num_attention_heads")
-    shape += ("intermediate_size", "max_position_embeddings", "inner_group_num", "hidden_act", "model_type")
-    ours = hf_config(config, vocab_size)
-    faults = [f"{key}: the folder has {theirs.get(key)!r}, this run {ours[key]!r}" for key in shape if theirs.get(key) != ours[key]]
+    theirs, _ = config_from_hf(folder)
+    ours = hf_config(config, 0)
+    pairs = {key: (getattr(theirs, key), ours[key]) for key in SHAPE}
+    faults = [f"{key}: the folder has {there!r}, this run {here!r}" for key, (there, here) in pairs.items() if there != here]
     if faults:
-        raise UserError(f"{folder} is another model:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise UserError(f"{folder} is another model:\n{listed}\nLeave these fields of `model` out: they are taken from there.")

@@ -11,11 +11,12 @@ import torch
 from data_prep.schema import TOKENIZER_FOLDER, Manifest, manifest_sha256
 from pretrain.checkpoint import choose_checkpoint, load_weights, read_state
 from pretrain.config import ModelConfig, load_config
-from pretrain.hf_shape import config_from_hf
-from pretrain.hf_weights import read_hf_weights
+from pretrain.hf_weights import config_from_hf, read_hf_weights
 from pretrain.model import Albert
+from tokenizer.chain import load_chain
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
+from tokenizer.imported import read_recipe
 
 
 class Source(NamedTuple):
@@ -136,7 +137,7 @@ def tokenizer_difference(source: Source, data: Path, manifest: Manifest) -> list
             f"{source.path}: has no tokenizer.json, so nothing says that its pieces are those of {data}. Put the one that it was "
             "trained with there."
         ]
-    elif tokenizer_content(theirs) == tokenizer_content(ours):
+    elif tokenizer_content(theirs) == tokenizer_content(ours) or is_same_recipe(source.path, ours.parent):
         return []
     else:
         hashes = hash_of(theirs), hash_of(ours)
@@ -144,6 +145,14 @@ def tokenizer_difference(source: Source, data: Path, manifest: Manifest) -> list
         f"{source.path}: has another tokenizer (SHA-256 {hashes[0][:12]}...) than {data} ({hashes[1][:12]}...), so its pieces are "
         "others. Evaluate it on data that was prepared with its tokenizer."
     ]
+
+
+def is_same_recipe(folder: Path, tokenizer: Path) -> bool:
+    """Whether a folder of Hugging Face's has the tokenizer of the data, written by another release."""
+    try:
+        return read_recipe(folder) == load_chain(tokenizer)
+    except UserError:
+        return False
 
 
 def tokenizer_content(path: Path) -> object:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from data_prep.schema import Manifest, manifest_sha256
+from data_prep.schema import TOKENIZER_FOLDER, Manifest, manifest_sha256
 from pretrain.checkpoint import (
     delete_unfinished,
     find_fault,
@@ -25,13 +25,14 @@ from pretrain.checkpoint_writer import CheckpointWriter
 from pretrain.config import RunConfig
 from pretrain.distributed import agreed, rank, sum_over_ranks
 from pretrain.engine import Engine
-from pretrain.hf_weights import load_hf_weights
+from pretrain.init_from import load_init_weights
 from pretrain.model import Albert
 from pretrain.phases import carried_on, find_predecessor
 from pretrain.progress import Progress, Rollback, progress_from, read_rollbacks, write_rollbacks
 from pretrain.report import Diagnosis
-from pretrain.sessions import record_predecessor
+from pretrain.sessions import record_kept_rows, record_predecessor
 from pretrain.watch import diagnosis
+from tokenizer.chain import load_chain
 from tokenizer.errors import UserError
 
 NOTHING_SAVED, NOTHING_GOOD = -1, -2
@@ -114,7 +115,11 @@ class RunState:
         self.engine.optimizer.state.clear()
         self.load_scaler(self.fresh_scaler)
         if config.model.init_from is not None:
-            load_hf_weights(self.engine.model, config.model, config.model.init_from)
+            recipe = load_chain(config.data.path / TOKENIZER_FOLDER)
+            rows = load_init_weights(self.engine.model, config.model, [piece for piece, _ in recipe.pieces], config.training.seed)
+            if rank() == 0:
+                record_kept_rows(self.run_folder, rows._asdict())
+                print(f"beginning with {config.model.init_from}: {rows}", flush=True)
         self.progress = Progress()
 
     def save(self, validation: dict[str, Any] | None, before_write: Callable[[], None]) -> float | None:

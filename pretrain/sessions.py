@@ -82,3 +82,10 @@ def record_predecessor(run_folder: Path, checkpoint: Path) -> None:
         before = parent("continue_from", checkpoint.parent.parent, f"checkpoints/{checkpoint.name}/manifest.json")
         record["parents"] = [before if entry["role"] == "continue_from" else entry for entry in record["parents"]]
         write_record(run_folder, record)
+
+
+def record_kept_rows(run_folder: Path, rows: dict[str, int]) -> None:
+    """How many pieces began with rows of `model.init_from`, beside that parent. Rank 0 alone."""
+    if record := read_record(run_folder):
+        record["parents"] = [entry | {"rows": rows} if entry["role"] == "init_from" else entry for entry in record["parents"]]
+        write_record(run_folder, record)

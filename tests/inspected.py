@@ -20,7 +20,7 @@ from data_prep.schema import (
     shard_schema,
     write_manifest,
 )
-from tokenizer.chain import build_chain
+from tokenizer.chain import Recipe, build_chain
 from tokenizer.charsmap import charsmap
 from tokenizer.files import sha256_of_files
 from tokenizer.special_tokens import CLS_ID, CONTROL_SYMBOLS, MASK_ID, PAD_TOKEN, SEP_ID, UNK_ID, UNK_TOKEN
@@ -127,7 +127,7 @@ def write_hostile_data(folder: Path, rows_per_batch: int = 64) -> Made:
     common = [piece for piece, number in sorted(counts.items()) if number > 1]
     pieces = [PAD_TOKEN, UNK_TOKEN, *CONTROL_SYMBOLS, "▁", *common]
     (folder / "tokenizer").mkdir(parents=True)
-    chain = build_chain([(piece, -float(i)) for i, piece in enumerate(pieces)], True, True, charsmap())
+    chain = build_chain(Recipe([(piece, -float(i)) for i, piece in enumerate(pieces)], charsmap(), True, True))
     (folder / "tokenizer" / "tokenizer.json").write_text(chain.to_str(), encoding="utf-8")
     (folder / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "AlbertTokenizer"}')
     rows, words = make_rows(sentences[:601], {piece: i for i, piece in enumerate(pieces)}, np.random.default_rng(3))

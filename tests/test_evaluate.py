@@ -413,7 +413,7 @@ def test_a_file_that_no_evaluation_wrote_is_left_alone(undisturbed, tmp_path):
 
 def test_the_shape_of_a_config_json_that_leaves_fields_out_is_that_of_transformers(tmp_path):
     transformers = pytest.importorskip("transformers", reason="defaults of the extra `transformers`")
-    from pretrain.hf_shape import config_from_hf
+    from pretrain.hf_weights import config_from_hf
 
     (tmp_path / "config.json").write_text('{"model_type": "albert"}')
     config, vocab_size = config_from_hf(tmp_path)

@@ -14,8 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pretrain.config import ModelConfig
 from pretrain.data import Instance, collate
-from pretrain.hf_weights import hf_config, load_hf_weights, to_hf_weights
+from pretrain.hf_weights import hf_config, to_hf_weights
+from pretrain.init_from import load_init_weights
 from pretrain.model import Albert, MicroBatch
+from tokenizer.chain import SPECIAL_IDS, Recipe, build_chain
+from tokenizer.charsmap import charsmap
 from tokenizer.errors import UserError
 from tokenizer.special_tokens import PAD_ID
 
@@ -35,6 +38,13 @@ def preset_model(name: str) -> ModelConfig:
 
 def make_model(config: ModelConfig, vocab_size: int = 50) -> Albert:
     return random_model(config, vocab_size, seed=1)
+
+
+def begin_from(model: Albert, config: ModelConfig, folder: Path) -> None:
+    """Weights of a Hugging Face folder, which gets a tokenizer of the same 50 pieces as the data."""
+    pieces = [*SPECIAL_IDS, *(f"▁{'a' * number}" for number in range(1, 46))]
+    build_chain(Recipe([(piece, -1.0) for piece in pieces], charsmap(), True, True)).save(str(folder / "tokenizer.json"))
+    load_init_weights(model, replace(config, init_from=folder), pieces, seed=0)
 
 
 def make_batch(vocab_size: int = 50, *, uneven: bool = True) -> MicroBatch:
@@ -140,7 +150,7 @@ def test_init_from_an_export_gives_the_same_weights(share, groups, tmp_path):
     model = make_model(config)
     hugging_face(model, config, tmp_path)
     fresh = Albert(config, 50)
-    load_hf_weights(fresh, config, tmp_path)
+    begin_from(fresh, config, tmp_path)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, fresh.state_dict()[name]), name
 
@@ -149,7 +159,7 @@ def test_init_from_a_bare_albert_model(tmp_path):
     theirs = transformers.AlbertModel(transformers.AlbertConfig(**hf_config(TINY, 50)))
     theirs.save_pretrained(tmp_path)
     model = Albert(TINY, 50)
-    load_hf_weights(model, TINY, tmp_path)
+    begin_from(model, TINY, tmp_path)
     assert torch.equal(model.pooler.weight, theirs.pooler.weight)
     assert torch.equal(model.encoder.ffns[0].up.weight, theirs.encoder.albert_layer_groups[0].albert_layers[0].ffn.weight)
 
@@ -158,7 +168,7 @@ def test_init_from_another_shape_names_every_difference(tmp_path):
     hugging_face(make_model(TINY), TINY, tmp_path)
     other = replace(TINY, hidden_size=64, num_hidden_layers=2)
     with pytest.raises(UserError, match=r"(?s)hidden_size: the folder has 32, this run 64.*num_hidden_layers"):
-        load_hf_weights(Albert(other, 50), other, tmp_path)
+        begin_from(Albert(other, 50), other, tmp_path)
 
 
 def test_initial_weights_are_a_truncated_normal_with_zero_biases():

@@ -8,6 +8,7 @@ Source: transformers 5.23, models/albert/tokenization_albert.py; scores: AlbertC
 import base64
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
@@ -36,10 +37,19 @@ SPECIAL_IDS = {
     special_tokens.MASK_TOKEN: special_tokens.MASK_ID,
 }
 
-_HINT = "Give a folder made by `albert tokenizer`."
+_HINT = "Give a folder made by `albert tokenizer`, which with --from_hf takes over that of a Hugging Face ALBERT."
 
 Pieces = list[tuple[str, float]]
 """(piece, log probability); the position is the id."""
+
+
+class Recipe(NamedTuple):
+    """What a chain is built from, and all that decides its ids."""
+
+    pieces: Pieces
+    charsmap: bytes
+    lower_case: bool
+    keep_accents: bool
 
 
 def parse_model(spiece_model: bytes) -> tuple[Pieces, bytes]:
@@ -64,9 +74,9 @@ def build_normalizer(lower_case: bool, keep_accents: bool, charsmap: bytes) -> n
     return normalizers.Sequence([*steps, normalizers.Precompiled(charsmap)])
 
 
-def build_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
-    """The whole chain. Ids 0-4 of `pieces` are the special tokens."""
-    chain = _build_core(pieces, lower_case, keep_accents, charsmap)
+def build_chain(recipe: Recipe) -> Tokenizer:
+    """The whole chain. Ids 0-4 are the special tokens."""
+    chain = _build_core(recipe)
     chain.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     cls, sep = special_tokens.CLS_TOKEN, special_tokens.SEP_TOKEN
     chain.post_processor = processors.TemplateProcessing(
@@ -78,37 +88,34 @@ def build_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: 
     return chain
 
 
-def build_guarded_chain(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
+def build_guarded_chain(recipe: Recipe) -> Tokenizer:
     """The same chain for text that spells special tokens: no string whatsoever gives it a forbidden id.
 
     Their pieces get names with a space inside, and words reach the model without white space.
     """
     renamed = [
         (f" {piece}" if number in special_tokens.FORBIDDEN_TEXT_IDS else piece, score)
-        for number, (piece, score) in enumerate(pieces)
+        for number, (piece, score) in enumerate(recipe.pieces)
     ]
-    return _build_core(renamed, lower_case, keep_accents, charsmap)
+    return _build_core(recipe._replace(pieces=renamed))
 
 
-def _build_core(pieces: Pieces, lower_case: bool, keep_accents: bool, charsmap: bytes) -> Tokenizer:
-    core = Tokenizer(Unigram(pieces, unk_id=special_tokens.UNK_ID, byte_fallback=False))
-    core.normalizer = build_normalizer(lower_case, keep_accents, charsmap)
+def _build_core(recipe: Recipe) -> Tokenizer:
+    core = Tokenizer(Unigram(recipe.pieces, unk_id=special_tokens.UNK_ID, byte_fallback=False))
+    core.normalizer = build_normalizer(recipe.lower_case, recipe.keep_accents, recipe.charsmap)
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
     )
     return core
 
 
-def write_chain(folder: Path, spiece_model: bytes, lower_case: bool, keep_accents: bool) -> None:
-    """Write spiece.model, tokenizer.json and tokenizer_config.json; never ship the first without the other two."""
-    pieces, charsmap = parse_model(spiece_model)
-    chain = build_chain(pieces, lower_case, keep_accents, charsmap)
-    (folder / "spiece.model").write_bytes(spiece_model)
-    write_text(folder / "tokenizer.json", chain.to_str(pretty=True))
+def write_chain(folder: Path, recipe: Recipe) -> None:
+    """Write tokenizer.json and tokenizer_config.json; never ship spiece.model without them."""
+    write_text(folder / "tokenizer.json", build_chain(recipe).to_str(pretty=True))
     config = {
         "tokenizer_class": "AlbertTokenizer",  # AutoTokenizer of transformers 4 refuses TokenizersBackend
-        "do_lower_case": lower_case,
-        "keep_accents": keep_accents,
+        "do_lower_case": recipe.lower_case,
+        "keep_accents": recipe.keep_accents,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],  # transformers 5 leaves out token_type_ids
         "model_max_length": MODEL_MAX_LENGTH,
         "pad_token": special_tokens.PAD_TOKEN,
@@ -122,28 +129,36 @@ def write_chain(folder: Path, spiece_model: bytes, lower_case: bool, keep_accent
     write_json(folder / "tokenizer_config.json", config)
 
 
-def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
-    """(pieces, lower_case, keep_accents, charsmap) from tokenizer.json and tokenizer_config.json, as `from_pretrained` takes them.
+def load_chain(folder: Path) -> Recipe:
+    """From tokenizer.json and tokenizer_config.json, as `from_pretrained` takes them.
 
     Raises:
         UserError: a file is missing or unreadable, or this is not an ALBERT vocabulary with the special tokens at ids 0-4.
     """
     content, config = _read_json(folder, "tokenizer.json"), _read_json(folder, "tokenizer_config.json")
-    model = content.get("model") or {}
     kind = config.get("tokenizer_class", "AlbertTokenizer")
-    if model.get("type") != "Unigram" or kind not in ("AlbertTokenizer", "AlbertTokenizerFast"):
-        raise UserError(f"{folder}: expected an ALBERT tokenizer (Unigram), found {kind} ({model.get('type')}). {_HINT}")
+    if kind not in ("AlbertTokenizer", "AlbertTokenizerFast"):
+        raise UserError(f"{folder}: expected an ALBERT tokenizer, found {kind}. {_HINT}")
     if (folder / "manifest.json").exists():  # a downloaded ALBERT has none
         version = _read_json(folder, "manifest.json").get("format_version")
         check_format_version(folder / "manifest.json", version, FORMAT_VERSION, "make the folder again with `albert tokenizer`.")
+    pieces, charsmap = parse_vocabulary(content, folder / "tokenizer.json")
+    return Recipe(pieces, charsmap, config.get("do_lower_case", True), config.get("keep_accents", False))
+
+
+def parse_vocabulary(content: dict[str, Any], path: Path) -> tuple[Pieces, bytes]:
+    """(pieces, charsmap) of a tokenizer.json. path: for messages. Raises as `load_chain`."""
+    model = content.get("model") or {}
+    if model.get("type") != "Unigram":
+        raise UserError(f"{path}: expected an ALBERT tokenizer (Unigram), found {model.get('type')}. {_HINT}")
     try:
         pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'tokenizer.json'}: its vocabulary is not a list of (piece, score). {_HINT}") from error
+        raise UserError(f"{path}: its vocabulary is not a list of (piece, score). {_HINT}") from error
     for token, number in SPECIAL_IDS.items():
         there = pieces[number][0] if number < len(pieces) else "nothing"
         if there != token:
-            raise UserError(f"{folder / 'tokenizer.json'}: expected {token} at id {number}, found {there}. {_HINT}")
+            raise UserError(f"{path}: expected {token} at id {number}, found {there}. {_HINT}")
     normalizer = content.get("normalizer") or {}
     charsmaps = [
         base64.b64decode(step["precompiled_charsmap"])
@@ -151,8 +166,8 @@ def load_chain(folder: Path) -> tuple[Pieces, bool, bool, bytes]:
         if step.get("type") == "Precompiled"
     ]
     if not charsmaps:
-        raise UserError(f"{folder / 'tokenizer.json'}: no `Precompiled` normalizer in it. {_HINT}")
-    return pieces, config.get("do_lower_case", True), config.get("keep_accents", False), charsmaps[0]
+        raise UserError(f"{path}: no `Precompiled` normalizer in it. {_HINT}")
+    return pieces, charsmaps[0]
 
 
 def _read_json(folder: Path, name: str) -> dict:

@@ -59,11 +59,11 @@ class Encoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         folder = Path(folder)
         recipe = load_chain(folder)
-        self._chain = build_chain(*recipe)
-        self._guarded_chain = build_guarded_chain(*recipe)
+        self._chain = build_chain(recipe)
+        self._guarded_chain = build_guarded_chain(recipe)
         self._letters = LetterCounter(self._chain.normalizer)
         self._table = WordTable(self._encode_words)
-        self.pieces: list[str] = [piece for piece, _ in recipe[0]]
+        self.pieces: list[str] = [piece for piece, _ in recipe.pieces]
         """id -> piece."""
         self.vocab_size: int = len(self.pieces)
         self.sha256: str = sha256_of_files(folder / "tokenizer.json", folder / "tokenizer_config.json")

@@ -1,22 +1,25 @@
 """Options of `albert tokenizer`. No heavy import: the command line is built from this dataclass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from tokenizer.errors import check_all
+from tokenizer.errors import UserError, check_all
 from tokenizer.special_tokens import CONTROL_SYMBOLS, USER_DEFINED_SYMBOLS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerOptions:
-    """Train a vocabulary and write a tokenizer folder."""
+    """Train a vocabulary, or take over another model's, and write a tokenizer folder."""
 
-    input: list[str]
+    input: list[str] = field(default_factory=list)
     """The corpus: files (.txt, .jsonl, each also .gz or .zst; .parquet), folders, globs, URLs (s3://...), or
     `hf:NAME[:CONFIG[:SPLIT]]`."""
     output: Path
     """Folder to write: spiece.model, tokenizer.json, tokenizer_config.json, manifest.json."""
+    from_hf: Path | None = None
+    """In place of --input and all other options: folder of a Hugging Face ALBERT, such as albert-base-v2, whose tokenizer is taken
+    over as it is."""
     vocab_size: int = 30000
     """Size of the vocabulary in pieces, special tokens included."""
     lower_case: bool = True
@@ -41,9 +44,18 @@ class TokenizerOptions:
 
 def check_options(options: TokenizerOptions) -> None:
     """Raise one UserError that lists every option that cannot be used."""
+    if options.from_hf is not None:
+        others = [
+            f"--{item.name}"
+            for item in fields(options)
+            if item.name not in ("output", "from_hf") and getattr(options, item.name) not in (item.default, [])
+        ]
+        if others:
+            raise UserError(f"--from_hf: takes a tokenizer over as it is, so {', '.join(others)} cannot be given with it.")
+        return
     num_fixed = 2 + len(CONTROL_SYMBOLS) + len(USER_DEFINED_SYMBOLS)
     wanted = {
-        "input": (bool(options.input), "at least one file, folder, glob, URL or hf:NAME"),
+        "input": (bool(options.input), "at least one file, folder, glob, URL or hf:NAME (or give --from_hf)"),
         "vocab_size": (options.vocab_size > num_fixed, f"more than {num_fixed} (special tokens and fixed symbols)"),
         "text_field": (bool(options.text_field), "the name of a field"),
         "on_error": (options.on_error in ("fail", "skip"), "fail or skip"),

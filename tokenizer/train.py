@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 
-from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, build_normalizer, write_chain
+from tokenizer.chain import FILE_NAMES, FORMAT_VERSION, Recipe, build_normalizer, parse_model, write_chain
 from tokenizer.charsmap import charsmap
 from tokenizer.corpus import Faults, read_all, resolve_inputs
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json
+from tokenizer.imported import FILES, import_tokenizer
 from tokenizer.input_records import file_stamps, record_inputs
 from tokenizer.memory import check_memory, training_memory
 from tokenizer.options import TokenizerOptions, check_options
 from tokenizer.printable import printable
 from tokenizer.privacy import words_withheld
-from tokenizer.provenance import PROVENANCE_NAME, close_session, new_record, open_session, record_outputs, write_record
+from tokenizer.provenance import close_session, new_record, open_session, record_outputs, write_record
 from tokenizer.sample import MAX_LINE_BYTES, draw_sample
 from tokenizer.signals import handled
 from tokenizer.special_tokens import CONTROL_SYMBOLS, PAD_ID, UNK_ID, USER_DEFINED_SYMBOLS
@@ -36,7 +37,7 @@ NUM_THREADS = 16
 def train_tokenizer(options: TokenizerOptions) -> dict:
     """Train, write the folder `options.output`, print ten lines before and after; return the content of manifest.json.
 
-    With `private` no line is printed.
+    With `private` no line is printed. With `from_hf` nothing is trained (tokenizer/imported.py).
 
     The same corpus and options give the same bytes, wherever the corpus and the output lie.
 
@@ -51,8 +52,9 @@ def train_tokenizer(options: TokenizerOptions) -> dict:
 
 def _train(options: TokenizerOptions) -> dict:
     check_options(options)
-    # Folders of data have a manifest.json too, and the whole folder is about to be replaced.
-    check_output_folder(options.output, "manifest.json", "tokenizer", "|".join(map(re.escape, (*FILE_NAMES, PROVENANCE_NAME))))
+    if options.from_hf is not None:
+        return import_tokenizer(options.from_hf, options.output)
+    check_output_folder(options.output, "manifest.json", "tokenizer", FILES)
     session = open_session()
     faults = Faults(options.on_error, private=options.private)
     inputs = resolve_inputs(options.input, faults=faults)
@@ -73,10 +75,11 @@ def _train(options: TokenizerOptions) -> dict:
     print(f"Training {options.vocab_size:,} pieces on {len(sample.lines):,} lines {memory} ...", flush=True)
     spiece_model = _train_sentencepiece(sample.lines, options)
     with replace_folder(options.output) as folder:
-        write_chain(folder, spiece_model, options.lower_case, options.keep_accents)
+        (folder / "spiece.model").write_bytes(spiece_model)
+        write_chain(folder, Recipe(*parse_model(spiece_model), options.lower_case, options.keep_accents))
         encoder = Encoder(folder)
         counts = sample.character_counts
-        shaping = {name: value for name, value in asdict(options).items() if name not in ("input", "output", "private")}
+        shaping = {name: value for name, value in asdict(options).items() if name not in ("input", "output", "private", "from_hf")}
         manifest = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": encoder.sha256,
