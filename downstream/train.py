@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 
 from downstream.finetune_options import FinetuneOptions
 from downstream.task import Arrays, Scores, Task
+from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 
 WARMUP = 0.1
@@ -52,7 +53,7 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         save_strategy="no",  # Trainer's checkpoints hold pickles
         report_to="none",
         disable_tqdm=True,
-        use_cpu=options.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=choose_device(options.device).type == "cpu",
         bf16=options.dtype == "bf16",
         fp16=options.dtype == "fp16",
     )
@@ -109,10 +110,7 @@ def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
 
 def check_device(device: str, dtype: str) -> None:
     """Raise a UserError for what this machine cannot do."""
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise UserError("--device cuda: PyTorch sees no GPU here. Give cpu or auto, or see the README's notes on drivers.")
-    on_gpu = has_gpu and device != "cpu"
+    on_gpu = choose_device(device).type == "cuda"
     if dtype == "fp16" and not on_gpu:
         raise UserError("--dtype fp16: is for GPUs. Give bf16 or fp32.")
     if dtype == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():

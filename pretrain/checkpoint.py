@@ -100,32 +100,6 @@ def newest_good_checkpoint(checkpoints: Path) -> tuple[Path | None, dict[Path, s
     return None, {}
 
 
-def choose_checkpoint(checkpoints: Path, which: str) -> Path:
-    """The folder of checkpoint `last`, `best` or a step, for `--checkpoint`.
-
-    Raises:
-        UserError: there is none of that name, or it is damaged.
-    """
-    if which in ("last", "best"):
-        newest, damaged = newest_good_checkpoint(checkpoints)
-        for bad, fault in damaged.items():
-            print(f"damaged checkpoint passed over: {bad}: {fault}")
-        if newest is None:
-            raise UserError(f"{checkpoints}: there is no checkpoint yet. Start the run with `albert launch`.")
-        if which == "last":
-            return newest
-        which = str(read_state(newest)["best"].get("step"))
-        if which == "None":
-            raise UserError(f"--checkpoint best: no step saved in {checkpoints} was validated; give last or a step.")
-    folder = checkpoints / f"step-{which}"
-    if not folder.is_dir():
-        there = ", ".join(sorted(path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))) or "none"
-        raise UserError(f"--checkpoint {which}: no such checkpoint in {checkpoints}; give last, best or a step ({there}).")
-    if fault := find_fault(folder):
-        raise UserError(f"{folder}: {fault}. Choose another --checkpoint.")
-    return folder
-
-
 def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Folders step-N, by N."""
     if not checkpoints.is_dir():

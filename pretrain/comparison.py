@@ -32,6 +32,7 @@ from pretrain.head import masked_lm_scores
 from pretrain.model import Albert
 from pretrain.model_folder import Source, fit_faults, hash_of_weights, load_model, open_model, random_model
 from pretrain.products import bound_cache
+from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
 from tokenizer.printable import printable
@@ -168,12 +169,6 @@ def check_output(path: Path | None) -> None:
         is_ours = False
     if not is_ours:
         raise UserError(f"{path}: this file is no earlier evaluation, so it is left alone. Choose another --output.")
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no GPU here. Give cpu or auto, or see the README's notes on drivers.")
-    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def open_all(options: EvaluateOptions) -> tuple[list[Source], Data]:

@@ -12,32 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.config import PrecisionConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.model import LossSums, MicroBatch
 from pretrain.products import bound_cache
-from pretrain.rendezvous import fill_environment, local_rank
-from tokenizer.errors import UserError
+from pretrain.rendezvous import fill_environment
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def choose_device(precision: PrecisionConfig) -> torch.device:
-    """The device of this process.
-
-    Raises:
-        UserError: GPUs are asked for and there are none, or fewer than processes on this machine.
-    """
-    if precision.device == "cpu" or (precision.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    num_gpus = torch.cuda.device_count()
-    if num_gpus == 1 and "SLURM_LOCALID" in os.environ:  # --gpus-per-task=1: each task sees its own GPU as number 0
-        return torch.device("cuda", 0)
-    if local_rank() >= num_gpus:
-        raise UserError(
-            f"precision.device: this is process {local_rank()} of its machine, but PyTorch sees {num_gpus} GPU(s) there. Start "
-            "fewer processes, set precision.device to cpu, or see the README's notes on drivers."
-        )
-    return torch.device("cuda", local_rank())
 
 
 def start_deepspeed(device: torch.device, *, deterministic: bool = False) -> None:

@@ -3,7 +3,7 @@
 The run may go on training meanwhile, and delete a checkpoint that is being read: then the choice is made again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pretrain.checkpoint import find_fault, list_checkpoints, read_state, step_of
+from pretrain.checkpoint import find_fault, read_state, step_of
+from pretrain.checkpoint_choice import choose_checkpoint, good_checkpoints, newest_first
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
 
@@ -52,10 +53,10 @@ def read_source(checkpoints: Path, which: str, num: int, keep_last: int) -> Sour
     """
     for _ in range(TRIES):
         try:
-            newest = choose_checkpoint(checkpoints, which)
+            newest = choose_checkpoint(checkpoints, which, read_checkpoint)
             neighbours = islice(newest_first(checkpoints), keep_last)
             before = (folder for folder in neighbours if step_of(folder) < newest.state["step"])
-            return mean_of(newest, good_checkpoints(before), num)
+            return mean_of(newest, good_checkpoints(before, read_checkpoint), num)
         except DeletedMeanwhile as deleted:
             gone = deleted
             if which not in ("last", "best"):
@@ -64,30 +65,6 @@ def read_source(checkpoints: Path, which: str, num: int, keep_last: int) -> Sour
         f"{gone}: was deleted by the run while it was read, as were the {TRIES - 1} chosen before it. Raise checkpoint.keep_last "
         "for the rest of the run, or export when it has ended."
     )
-
-
-def choose_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
-    """Raises as `read_source`; DeletedMeanwhile if what was chosen has gone."""
-    folders = list(newest_first(checkpoints))
-    if which in ("last", "best"):
-        if not folders:
-            raise UserError(f"{checkpoints}: there is no checkpoint yet. Start the run with `albert launch`.")
-        newest = next(good_checkpoints(folders), None)
-        if newest is None:
-            raise UserError(f"{checkpoints}: no checkpoint is whole. Restore one from a backup, or train again.")
-        best = newest.state["best"].get("step")
-        if which == "last" or best == newest.state["step"]:
-            return newest
-        if best is None:
-            raise UserError(f"--checkpoint best: no step saved in {checkpoints} was validated; give last or a step.")
-        which = str(best)
-    if checkpoints / f"step-{which}" not in folders and folders == list(newest_first(checkpoints)):
-        there = ", ".join(str(step_of(folder)) for folder in reversed(folders)) or "none"
-        raise UserError(f"--checkpoint {which}: no such checkpoint in {checkpoints}; give last, best or a step ({there}).")
-    found = read_checkpoint(checkpoints / f"step-{which}")
-    if isinstance(found, str):
-        raise UserError(f"{checkpoints / f'step-{which}'}: {found}. Choose another --checkpoint.")
-    return found
 
 
 def mean_of(newest: Checkpoint, before: Iterator[Checkpoint], num: int) -> Source:
@@ -110,20 +87,6 @@ def mean_of(newest: Checkpoint, before: Iterator[Checkpoint], num: int) -> Sourc
             f"Give at most {len(read)}, or raise checkpoint.keep_last and train on."
         )
     return Source({name: (total / num).float() for name, total in sums.items()}, newest.state, read)
-
-
-def good_checkpoints(folders: Iterable[Path]) -> Iterator[Checkpoint]:
-    """Those that are whole; of the others it is said what is wrong."""
-    for folder in folders:
-        found = read_checkpoint(folder)
-        if isinstance(found, str):
-            print(f"damaged checkpoint passed over: {folder}: {found}")
-        else:
-            yield found
-
-
-def newest_first(checkpoints: Path) -> Iterator[Path]:
-    return reversed(list_checkpoints(checkpoints))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | str:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from data_prep.inspect_options import InspectOptions
 from data_prep.page import write_page
-from pretrain.checkpoint import choose_checkpoint
+from pretrain.checkpoint_choice import choose_checkpoint, find
 from pretrain.predictions import Predictions, predict
 from pretrain.run_page import about, build_run_page
 from pretrain.run_report import MARKS, RunReport, Series, read_run
@@ -60,7 +60,7 @@ def try_to_predict(report: RunReport, options: InspectOptions) -> tuple[Predicti
     if options.num == 0:
         return None, "None were asked for (--num 0)."
     try:
-        checkpoint = choose_checkpoint(report.folder / "checkpoints", options.checkpoint)
+        checkpoint = choose_checkpoint(report.folder / "checkpoints", options.checkpoint, find).folder
     except UserError as error:
         if options.checkpoint != "last":
             raise

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from data_prep.schema import TOKENIZER_FOLDER, Manifest, manifest_sha256
-from pretrain.checkpoint import choose_checkpoint, load_weights, read_state
+from pretrain.checkpoint import load_weights
+from pretrain.checkpoint_choice import choose_checkpoint, find
 from pretrain.config import ModelConfig, load_config
 from pretrain.hf_weights import config_from_hf, read_hf_weights
 from pretrain.model import Albert
@@ -44,8 +45,8 @@ def open_model(path: Path, checkpoint: str) -> Source:
     """
     if (path / "config.yaml").is_file():
         config = load_config(path / "config.yaml")
-        weights = choose_checkpoint(path / "checkpoints", checkpoint)
-        return Source(path, "run", weights, config.model, None, config.data.path, read_state(weights))
+        found = choose_checkpoint(path / "checkpoints", checkpoint, find)
+        return Source(path, "run", found.folder, config.model, None, config.data.path, found.state)
     if (path / "config.json").is_file():
         model_config, vocab_size = config_from_hf(path)
         return Source(path, "hugging_face", path, model_config, vocab_size, None, {})

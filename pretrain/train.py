@@ -21,7 +21,7 @@ from pretrain.compilation import check_compiler, compile_seconds, compiled_graph
 from pretrain.config import RunConfig, data_faults, load_config
 from pretrain.data import Split, open_split
 from pretrain.distributed import rank, sum_over_ranks, world_size
-from pretrain.engine import AUTOCAST_DTYPES, Engine, choose_device, start_deepspeed
+from pretrain.engine import AUTOCAST_DTYPES, Engine, start_deepspeed
 from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate
 from pretrain.flops import peak_flops, step_flops
 from pretrain.loader import GlobalBatch, Loader
@@ -31,12 +31,14 @@ from pretrain.micro_batch import full_batch, settle_micro_batch_size
 from pretrain.model import Albert, LossSums, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr
 from pretrain.profiler import StepProfiler
+from pretrain.rendezvous import local_rank
 from pretrain.report import Diagnosis, Preempted, read_restart
 from pretrain.run_state import RunState
 from pretrain.schedule import lr_at
 from pretrain.wandb_run import start_wandb
 from pretrain.watch import diagnosis
 from pretrain.watchdog import SLOW, Watchdog
+from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 from tokenizer.files import write_json
 
@@ -54,7 +56,7 @@ def train(run_folder: Path, watchdog: Watchdog) -> None:
     """
     config = load_config(run_folder / "config.yaml")
     watchdog.seconds = config.supervision.watchdog_seconds
-    device = choose_device(config.precision)
+    device = choose_device(config.precision.device, local_rank())
     start_deepspeed(device, deterministic=config.precision.deterministic)
     watchdog.beat("setting up", SLOW, is_regular=False)
     Trainer(run_folder, config, device, watchdog).run()
