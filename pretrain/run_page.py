@@ -250,24 +250,28 @@ def session_details(sessions: Sequence[Record]) -> list[str]:
 
 
 def session_rows(session: Record) -> list[list[object]]:
-    """Label and value of what is known."""
-    code = session.get("code") or {}
-    clean = {True: "", False: ", with changes", None: ", changes unknown"}[code.get("clean")]
+    """Label and value of what is known; what a damaged record holds in its place is shown as it is."""
+    code, libraries = (value if isinstance(value := session.get(name), dict) else {} for name in ("code", "libraries"))
+    clean = {"True": "", "False": ", with changes"}.get(str(code.get("clean")), ", changes unknown")
     code_text = f"{code.get('version')}, git {code['revision']}{clean}" if code.get("revision") else code.get("version")
-    begin, end = session.get("from_step"), session.get("to_step")
-    hosts = session.get("hosts") or ([session["host"]] if session.get("host") else [])
+    hosts, command = session.get("hosts") or session.get("host"), session.get("command")
     rows = [
         ["ended", session.get("ended") or "not recorded: at work, or killed"],
         ["exit code", session.get("exit_code")],
-        ["steps", f"{'the beginning' if begin is None else f'{begin:,}'} to {'?' if end is None else f'{end:,}'}"],
-        ["hosts", ", ".join(map(str, hosts)) or None],
+        ["steps", f"{show_step(session.get('from_step'), 'the beginning')} to {show_step(session.get('to_step'), '?')}"],
+        ["hosts", ", ".join(map(str, hosts)) if isinstance(hosts, list) else hosts],
         ["platform", session.get("platform")],
         ["Python", session.get("python")],
+        ["libraries", ", ".join(f"{name} {version}" for name, version in libraries.items()) or None],
         ["albert", code_text],
         ["SHA-256 of the sources", code.get("sources_sha256")],
         ["SHA-256 of requirements.lock", session.get("lock_sha256")],
         ["Slurm job", session.get("slurm_job")],
-        ["command", shlex.join(map(str, session.get("command", [])))],
+        ["command", shlex.join(map(str, command)) if isinstance(command, list) else command],
         ["folder", session.get("working_folder")],
     ]
     return [row for row in rows if row[1] is not None]
+
+
+def show_step(step: object, unknown: str) -> str:
+    return unknown if step is None else f"{step:,}" if isinstance(step, int) else str(step)

@@ -88,6 +88,9 @@ def read_run(folder: Path) -> RunReport:
         data_fault = str(error)
     try:
         sessions = (read_record(folder) or {"sessions": []})["sessions"]
+        if num_odd := sum(not isinstance(session, dict) for session in sessions):
+            faults.append(f"{folder / 'provenance.json'}: {num_odd:,} session(s) are no records and are left out.")
+            sessions = [session for session in sessions if isinstance(session, dict)]
     except (UserError, OSError) as error:
         faults.append(str(error))
     train, validation, marks, num_unreadable = gather(read_records(folder / "metrics.jsonl"))
@@ -122,7 +125,11 @@ def read_records(path: Path) -> Iterator[dict[str, Any] | None]:
 def is_record(content: object) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get("event"), str):
         return False
-    return type(content.get("step")) is int and 0 <= content["step"] < 1 << 53
+    return is_step(content.get("step"))
+
+
+def is_step(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
 
 
 def gather(records: Iterable[dict[str, Any] | None]) -> tuple[Series, Series, list[Mark], int]:
@@ -180,7 +187,7 @@ def as_number(value: object) -> float:
 
 def started_again(session: Record, first_step: int) -> Mark:
     step = session.get("from_step")
-    return Mark(step if isinstance(step, int) else first_step, "restart", f"started again, {session.get('started')}")
+    return Mark(step if is_step(step) else first_step, "restart", f"started again, {session.get('started')}")
 
 
 def standing(folder: Path) -> str:

@@ -29,6 +29,7 @@ from pretrain.optimizer import build_optimizer
 from pretrain.predictions import predict
 from pretrain.run_report import gather, read_run
 from tokenizer.errors import UserError
+from tokenizer.provenance import open_session
 
 LAYOUT = """
 (() => {
@@ -318,6 +319,23 @@ def test_restarts_rollbacks_and_skipped_steps_are_marked_with_their_words(run):
     sessions = [{"command": ["albert"], "started": f"day {day}", "from_step": step} for day, step in ((1, None), (2, 50))]
     (run / "provenance.json").write_text(json.dumps({"format_version": 1, "sessions": sessions}))
     assert "step 50, restart: started again, day 2" in tips_of(page_of(run), "Learning rate")
+
+
+def test_the_environment_of_each_start_names_the_libraries(undisturbed, tmp_path):
+    inspect(InspectOptions(folder=undisturbed, html=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert re.search(rf"<td>libraries</td><td>torch {re.escape(torch.__version__.partition('+')[0])}[^<]*, deepspeed \d", page)
+
+
+@pytest.mark.parametrize("odd", [None, 7, -1, 1e300, 10**30, "words", "<b>", True, [], ["x", None], {}, {"a": [1]}, [[]]], ids=repr)
+def test_a_session_with_odd_values_is_shown_as_it_is(run, odd):
+    whole = open_session() | {"hosts": ["node"], "from_step": 50, "to_step": 60, "slurm_job": "7"}
+    sessions = [odd, whole, *({**whole, name: odd} for name in whole), whole | {"code": {"revision": odd, "clean": odd}}, whole]
+    (run / "provenance.json").write_text(json.dumps({"format_version": 1, "sessions": sessions}))
+    page = page_of(run)
+    assert page.count("<td>platform</td>") >= len(whole)
+    assert ("1 session(s) are no records" in page) == (not isinstance(odd, dict))
+    assert "<b>" not in page
 
 
 def test_a_long_run_with_many_restarts_stays_a_small_page(run):

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,7 @@ UNKNOWN = "unknown"
 """In place of a parent's record, beside a `reason`."""
 
 PROJECT, PACKAGES = "albert-pretraining", ("tokenizer", "data_prep", "pretrain", "downstream", "launch")
+LIBRARIES = ("torch", "deepspeed", "transformers", "tokenizers", "sentencepiece")
 LINE_WIDTH = 120
 GIT_SECONDS = 60
 """After so long git is taken for out of reach."""
@@ -45,6 +47,7 @@ def open_session() -> Record:
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "libraries": library_versions(),
         "code": code_revision(root),
         "lock_sha256": sha256_of_files(lock) if lock.is_file() else None,
         "started": utc_now(),
@@ -173,6 +176,15 @@ def _masked(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_masked(item) for item in value]
     return masked(str(value)) if isinstance(value, (str, Path)) else value
+
+
+def library_versions() -> dict[str, str]:
+    """Of those of LIBRARIES that are installed; none is imported."""
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def code_revision(root: Path | None = None) -> Record:
