@@ -5,8 +5,9 @@ BIN := .venv/bin
 WORK ?= work
 
 # WHEELHOUSE=DIR: everything is installed from that folder, which is checked first, and from nowhere else.
-PIP_INSTALL = DS_BUILD_OPS=0 $(if $(WHEELHOUSE),PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_NO_INDEX=1) $(BIN)/python -m pip install \
-	$(if $(WHEELHOUSE),--no-index --find-links "$$WHEELHOUSE") --constraint requirements.lock
+PIP_ALONE = $(if $(WHEELHOUSE),PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_NO_INDEX=1)
+FROM_WHEELHOUSE = $(if $(WHEELHOUSE),--no-index --find-links "$$WHEELHOUSE")
+PIP_INSTALL = DS_BUILD_OPS=0 $(PIP_ALONE) $(BIN)/python -m pip install $(FROM_WHEELHOUSE) --constraint requirements.lock
 CHECK_WHEELHOUSE = $(if $(WHEELHOUSE),$(PYTHON) -m launch.wheelhouse check "$$WHEELHOUSE")
 export WHEELHOUSE
 
@@ -47,7 +48,7 @@ test-transformers4: .venv/installed-test
 	$(BIN)/python -m venv --clear --without-pip $(T4)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> "$$($(T4)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
-	$(BIN)/python -m pip --python $(T4)/bin/python install --quiet --no-deps --requirement tests/transformers4.txt
+	$(PIP_ALONE) $(BIN)/python -m pip --python $(T4)/bin/python install --quiet --no-deps $(FROM_WHEELHOUSE) --requirement tests/transformers4.txt
 	TRANSFORMERS_4=$(T4)/bin/python $(BIN)/python -m pytest tests/test_export.py -k transformers_4
 
 # A namespace with the loopback interface alone, down; training needs it up.

@@ -12,11 +12,11 @@ from data_prep.hazards import warnings
 from data_prep.inspect_options import InspectOptions
 from data_prep.inspect_page import build_page
 from data_prep.instances import Instance, Token, load_pieces, read_columns, sample_instances
-from data_prep.page import write_page
 from data_prep.schema import Manifest, read_manifest
 from data_prep.statistics import MAX_ROWS, Statistics, figures, gather_statistics, most_frequent
 from data_prep.summary import label_name, print_summary
 from tokenizer.errors import UserError
+from tokenizer.page import write_page
 from tokenizer.printable import printable
 
 STYLES = {"": "dim", "A": "cyan", "B": "magenta", "mask": "bold red", "random": "bold yellow", "kept": "bold green"}

@@ -1,4 +1,4 @@
-"""Options of `albert inspect`, of data and of a run. Imports nothing heavy: the command line is built from this dataclass."""
+"""Options of `albert inspect`, of data, a run or an exported model. Imports nothing heavy: the command line is built from this."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,13 +9,16 @@ from tokenizer.errors import UserError, check_all
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """A data folder or a run in, a look at it out."""
+    """A data folder, a run or an exported model in, a look at it out."""
 
     folder: Path = field(metadata={"positional": True})
-    """Data folder that `albert prepare` wrote, or run folder that `albert launch` writes."""
+    """Data folder that `albert prepare` wrote, run folder that `albert launch` writes, or model that `albert export` wrote."""
     html: Path | None = None
     """Page to write, in one file that needs no network. Of data: the same instances, histograms, options and faults; of a run:
-    curves, instances with the model's predictions, config and environment."""
+    curves, instances with the model's predictions, config and environment; of an exported model: the likeliest pieces for each
+    [MASK] of --text, and maps of attention."""
+    text: list[str] = field(default_factory=list)
+    """Of an exported model: texts for it to read, e.g. "The state of the [MASK] is strong."."""
     split: str | None = None
     """train or validation. Default: train of data, validation of a run."""
     num: int = 5

@@ -7,10 +7,10 @@ import numpy as np
 
 from data_prep.charts import bars, histogram
 from data_prep.instances import Instance, Token
-from data_prep.page import card, page, safe, table
 from data_prep.schema import Manifest
 from data_prep.statistics import Statistics, figures, most_frequent
 from data_prep.summary import Figure, folder_figures, label_name, split_figures
+from tokenizer.page import card, page, safe, table
 from tokenizer.printable import printable
 
 NUM_FREQUENT = 30

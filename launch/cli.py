@@ -31,7 +31,7 @@ VERBS = {
         "turn raw text into Arrow shards of masked sentence pairs", "data_prep.options:PrepareOptions", "data_prep.prepare:prepare"
     ),
     "inspect": Verb(
-        "show prepared data (instances in colour, numbers, warnings) or a run (curves, predictions)",
+        "show prepared data (instances, numbers, warnings), a run (curves, predictions) or an exported model (fillings, attention)",
         "data_prep.inspect_options:InspectOptions",
         "launch.inspect_verb:inspect",
     ),

@@ -23,6 +23,8 @@ from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, sha256_of_files
 
 LOCK = Path("requirements.lock")
+FOR_4 = Path("tests/transformers4.txt")
+"""What `make test-transformers4` installs."""
 EXTRAS = ("transformers", "finetune", "test")
 """Of setup.cfg: those of `make venv` and `make test`."""
 
@@ -52,8 +54,12 @@ def gather(folder: Path) -> None:
     check_output_folder(folder, SUMS, "wheelhouse", rf".*\.whl|{SUMS}|{LICENCES}|{MADE_FOR}")
     with tempfile.TemporaryDirectory() as scratch, replace_folder(folder) as temporary:
         venv.create(scratch, with_pip=True)
-        # What is in the lock, and what pip needs to make the project itself an editable install.
-        for wanted in (["--constraint", str(LOCK), *requirements()], build_requirements()):
+        # What is in the lock, what pip needs to make the project itself an editable install, and other versions for one test.
+        for wanted in (
+            ["--constraint", str(LOCK), *requirements()],
+            build_requirements(),
+            ["--no-deps", "--requirement", str(FOR_4)],
+        ):
             command = [f"{scratch}/bin/python", "-m", "pip", "wheel", "--wheel-dir", str(temporary), *wanted]
             if subprocess.run(command, env=os.environ | {"DS_BUILD_OPS": "0"}).returncode:
                 raise UserError("pip could not gather the wheels; what it says is above. Mend that, and start again.")

@@ -6,12 +6,12 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.inspect_options import InspectOptions
-from data_prep.page import write_page
 from pretrain.checkpoint_choice import choose_checkpoint, find
 from pretrain.predictions import Predictions, predict
 from pretrain.run_page import about, build_run_page
 from pretrain.run_report import MARKS, RunReport, Series, read_run
 from tokenizer.errors import UserError
+from tokenizer.page import write_page
 from tokenizer.printable import printable
 
 NUM_ROWS = 12

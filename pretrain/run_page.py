@@ -10,7 +10,6 @@ import numpy as np
 import yaml
 
 from data_prep.instances import Token
-from data_prep.page import card, page, safe, table
 from data_prep.summary import label_name
 from pretrain.axes import step_edges
 from pretrain.config import RunConfig, to_plain
@@ -18,6 +17,7 @@ from pretrain.curves import STYLE as CURVE_STYLE
 from pretrain.curves import Line, draw_curves
 from pretrain.predictions import NUM_GUESSES, Guess, Prediction, Predictions
 from pretrain.run_report import MARKS, Mark, RunReport, Series
+from tokenizer.page import card, page, safe, table
 from tokenizer.printable import masked, printable
 from tokenizer.provenance import Record
 

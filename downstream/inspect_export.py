@@ -1,0 +1,150 @@
+"""`albert inspect` of an exported folder: what the model makes of a text's masks, and how its layers and heads attend.
+
+Any ALBERT with a masked-LM head will do, as transformers loads it, on the CPU, in fp32. Attention weights are read from its plain
+implementation ("eager"), the only one that forms them.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from downstream.export_page import build_export_page
+from tokenizer.errors import UserError, first_line
+from tokenizer.page import write_page
+from tokenizer.printable import printable
+
+NUM_GUESSES = 10
+NUM_PRINTED = 5
+
+
+class Guess(NamedTuple):
+    piece: str
+    probability: float
+
+
+class Reading(NamedTuple):
+    """A text as the model reads it."""
+
+    text: str
+    pieces: list[str]
+    """N, [CLS] and [SEP] among them."""
+    masks: list[int]
+    """Places of [MASK]."""
+    guesses: list[list[Guess]]
+    """Of each mask the likeliest pieces, the likeliest first."""
+    attention_LHNN: np.ndarray
+    """float32, layer, head, piece that attends, piece attended to; each row sums to 1."""
+
+
+class Export(NamedTuple):
+    """A model that transformers has loaded."""
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    can_guess: bool
+    """Whether it has a masked-LM head."""
+
+
+def inspect_export(folder: Path, texts: list[str], html: Path | None) -> None:
+    """Print what each text's masks would be; with `html`, write a page with the attention, too.
+
+    Raises:
+        UserError: transformers is missing or cannot load the folder; a text is missing, empty or too long, or has a [MASK] and the
+            model no head for it; the page cannot be written.
+    """
+    if not texts:
+        raise UserError(f'{folder}: is an exported model; say what to read, e.g. --text "The state of the [MASK] is strong."')
+    export = load_export(folder)
+    readings = [read_text(export, text) for text in texts]
+    for reading in readings:
+        print_reading(reading)
+    if html is not None:
+        config = export.model.config
+        about = (
+            f"{config.num_hidden_layers} layers x {config.hidden_size:,} hidden x {config.num_attention_heads} heads, "
+            f"{config.vocab_size:,} pieces, embeddings of {config.embedding_size}."
+        )
+        write_page(html, build_export_page(folder, about, readings))
+
+
+def load_export(folder: Path) -> Export:
+    """Raises as `inspect_export`."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(f"transformers reads exported models: pip install 'albert-pretraining[transformers]' ({error})") from error
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # each library raises of its own
+        raise UserError(f"{folder}: cannot be loaded ({first_line(error)}). Is it an exported folder?") from error
+    if model.config.model_type != "albert":
+        raise UserError(f"{folder}: holds a model of type {model.config.model_type}, not an ALBERT.")
+    lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    if lost := sorted(name for name in lacking if name.startswith("albert.") and ".pooler." not in name):
+        raise UserError(f"{folder}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(f"{folder}: {len(tokenizer):,} pieces in tokenizer.json, but {model.config.vocab_size:,} in the model.")
+    return Export(folder, model.eval(), tokenizer, not any(name.startswith("predictions.") for name in lacking))
+
+
+def read_text(export: Export, text: str) -> Reading:
+    """Raises as `inspect_export`."""
+    import torch
+
+    inputs = export.tokenizer(text, return_tensors="pt", return_token_type_ids=True)
+    ids, longest = inputs["input_ids"][0].tolist(), export.model.config.max_position_embeddings
+    named = f"--text {text[:60]!r}"
+    if len(ids) < 3:
+        raise UserError(f"{named}: no piece is left of it after normalisation.")
+    if len(ids) > longest:
+        raise UserError(f"{named}: has {len(ids):,} pieces, and the model takes {longest:,} at most. Shorten it.")
+    masks = [place for place, number in enumerate(ids) if number == export.tokenizer.mask_token_id]
+    if masks and not export.can_guess:
+        raise UserError(f"{named}: {export.folder} has no masked-LM head to fill a [MASK]; it was saved for another task.")
+    with torch.no_grad():
+        output = export.model(**inputs, output_attentions=True)
+        likeliest = output.logits[0, masks].softmax(-1).topk(min(NUM_GUESSES, export.model.config.vocab_size))
+    if not all(bool(tensor.isfinite().all()) for tensor in (output.logits, *output.attentions)):
+        raise UserError(f"{export.folder}: gives values that are no finite numbers.")
+    guesses = [
+        [Guess(piece, probability) for piece, probability in zip(names, probabilities, strict=True)]
+        for names, probabilities in zip(
+            map(export.tokenizer.convert_ids_to_tokens, likeliest.indices.tolist()), likeliest.values.tolist(), strict=True
+        )
+    ]
+    attention = torch.cat(output.attentions).numpy()
+    return Reading(text, export.tokenizer.convert_ids_to_tokens(ids), masks, guesses, attention)
+
+
+def print_reading(reading: Reading) -> None:
+    console = Console(highlight=False)
+    wrap = {"soft_wrap": not console.is_terminal}
+    console.print(Text(printable(reading.text), "bold"), **wrap)
+    if not reading.masks:
+        console.print(Text("no [MASK] in it"), **wrap)
+        return
+    table = Table()
+    for name in ("place", *(f"{number}." for number in range(1, NUM_PRINTED + 1))):
+        table.add_column(name)
+    for place, guesses in zip(reading.masks, reading.guesses, strict=True):
+        cells = (Text(f"{printable(guess.piece)} {guess.probability:.1%}") for guess in guesses[:NUM_PRINTED])
+        table.add_row(str(place), *cells)
+    console.print(table)
