@@ -14,6 +14,7 @@ from pretrain.checkpoint import list_checkpoints, step_of
 from pretrain.config import RunConfig
 from pretrain.data import open_split
 from pretrain.flops import GPUS, Gpu, peak_flops, step_flops
+from pretrain.init_from import check_init_from
 from pretrain.memory import FP32, MemoryEstimate, count_parameters, estimate_memory
 from pretrain.micro_batch import CPU_SHARE, GPU_SHARE
 from pretrain.phases import find_predecessor
@@ -70,13 +71,15 @@ def report(
     is thought to be reached. run_folder: where checkpoints would go, and may be already.
 
     Raises:
-        UserError: the data cannot be read, `continue_from` does not fit, or the GPU lacks the precision.
+        UserError: the data cannot be read, `continue_from` or `init_from` does not fit, or the GPU lacks the precision.
     """
     manifest = read_manifest(config.data.path)
     num_procs = place.num_procs
     machine = find_machine(config, gpu, max(map(len, place.devices.values())))
-    phase_step = 0 if config.continue_from is None else step_of(find_predecessor(config, manifest))
     saved_before = list_checkpoints(run_folder / "checkpoints") if run_folder else []
+    if config.model.init_from is not None and not saved_before:
+        check_init_from(config.model)
+    phase_step = 0 if config.continue_from is None else step_of(find_predecessor(config, manifest))
     first_step = min(step_of(saved_before[-1]), config.training.steps) if saved_before else phase_step
     cast = forecast(config, manifest, machine, num_procs=num_procs, first_step=first_step, phase_step=phase_step, mfu=mfu)
     counts = manifest.splits["train"]

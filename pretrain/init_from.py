@@ -74,8 +74,9 @@ def check_init_from(config: ModelConfig) -> None:
         raise UserError(f"model.init_from: {error}") from error
 
 
-def load_init_weights(model: Albert, config: ModelConfig, pieces: list[str], seed: int) -> KeptRows:
-    """Start `model` from `init_from`; heads that it lacks (an encoder alone) keep their random weights.
+def load_init_weights(model: Albert, config: ModelConfig, pieces: list[str], seed: int) -> tuple[KeptRows, list[str]]:
+    """Start `model` from `init_from`. Also returns the parts that it lacks, which keep their random weights: albert-base-v2 has no
+    sentence-order head, an encoder alone no masked-LM head.
 
     pieces: of the data. seed: of the draws.
 
@@ -94,7 +95,7 @@ def load_init_weights(model: Albert, config: ModelConfig, pieces: list[str], see
     except RuntimeError as error:
         where = folder / "model.safetensors"
         raise UserError(f"model.init_from: {where} does not fit config.json: {' '.join(str(error).split())}") from error
-    return rows
+    return rows, sorted({name.partition(".")[0] for name in model.state_dict().keys() - weights.keys()})
 
 
 def replace_rows(weights: dict[str, Tensor], former: Former, pieces: list[str], generator: torch.Generator) -> KeptRows:

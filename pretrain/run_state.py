@@ -115,11 +115,12 @@ class RunState:
         self.engine.optimizer.state.clear()
         self.load_scaler(self.fresh_scaler)
         if config.model.init_from is not None:
-            recipe = load_chain(config.data.path / TOKENIZER_FOLDER)
-            rows = load_init_weights(self.engine.model, config.model, [piece for piece, _ in recipe.pieces], config.training.seed)
+            pieces = [piece for piece, _ in load_chain(config.data.path / TOKENIZER_FOLDER).pieces]
+            rows, lacking = load_init_weights(self.engine.model, config.model, pieces, config.training.seed)
             if rank() == 0:
                 record_kept_rows(self.run_folder, rows._asdict())
-                print(f"beginning with {config.model.init_from}: {rows}", flush=True)
+                random = f"; random weights for {', '.join(lacking)}, which it lacks" if lacking else ""
+                print(f"beginning with {config.model.init_from}: {rows}{random}", flush=True)
         self.progress = Progress()
 
     def save(self, validation: dict[str, Any] | None, before_write: Callable[[], None]) -> float | None:

@@ -15,6 +15,8 @@ from test_tokenizer import NASTY, SCRIPTS, fuzzed_strings
 from tokenizers import Tokenizer
 
 from data_prep.prepare import prepare
+from launch.options import LaunchOptions
+from launch.run import launch
 from pretrain.comparison import evaluate
 from pretrain.config import load_config
 from pretrain.evaluate_options import EvaluateOptions
@@ -167,7 +169,8 @@ def begin(folder: Path, pieces: list[str], config=SHAPE):
     config = replace(config, init_from=folder)
     model = Albert(config, len(pieces))
     model.initialize(0.02, torch.Generator().manual_seed(0))
-    rows = load_init_weights(model, config, pieces, seed=0)
+    rows, lacking = load_init_weights(model, config, pieces, seed=0)
+    assert lacking == []
     theirs = load_file(folder / "model.safetensors")
     before = {WORDS: theirs["albert.embeddings.word_embeddings.weight"], "mlm_head.bias": theirs["predictions.bias"]}
     return before, model.state_dict(), rows
@@ -209,6 +212,21 @@ def test_the_same_pieces_keep_all_weights_even_where_rows_were_padded(published,
     assert all(torch.equal(after[name], again[name]) for name in after)
 
 
+def test_parts_that_the_folder_lacks_begin_at_random(published, imported, tmp_path):
+    source = shutil.copytree(published, tmp_path / "hub")
+    weights = load_file(source / "model.safetensors")
+    theirs = {name: tensor for name, tensor in weights.items() if not name.startswith(("sop_classifier", "predictions"))}
+    save_file(theirs, source / "model.safetensors")
+    model = Albert(SHAPE, 800)
+    model.initialize(0.02, torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows, lacking = load_init_weights(model, replace(SHAPE, init_from=source), Encoder(imported).pieces, seed=0)
+    assert lacking == ["mlm_head", "sop_head"]
+    assert rows.kept == 800
+    same = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    assert same == {name for name in before if name.startswith(("mlm_head", "sop_head"))}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
     [
@@ -233,13 +251,14 @@ def test_what_no_run_can_begin_with_is_said_without_reading_the_weights(publishe
     assert expected in str(caught.value)
 
 
-def test_a_start_that_cannot_begin_ends_before_a_process_is_started(published, own_data, run_config, albert, tmp_path):
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_start_that_cannot_begin_ends_before_a_process_is_started(published, synthetic, run_config, tmp_path, dry_run):
     source = changed(published, tmp_path / "hub", "tokenizer.json", None)
-    where = ("--config", run_config, "--data", own_data, "--output", tmp_path / "run", "--model.init_from", source)
-    assert "model.init_from: " in (error := albert("launch", *where, code=2).stderr)
-    assert error.count("has no tokenizer.json") == 1
+    overrides = [f"model.init_from={source}"]
+    options = LaunchOptions(config=run_config, data=synthetic, output=tmp_path / "run", overrides=overrides, dry_run=dry_run)
+    with pytest.raises(UserError, match=r"^model\.init_from: .* has no tokenizer\.json"):
+        launch(options)
     assert not (tmp_path / "run" / "config.yaml").exists()
-    assert "config.json cannot be read" in albert("launch", *where[:-1], tmp_path, code=2).stderr
 
 
 def test_fields_of_the_model_are_taken_over_or_must_agree(published, run_config, synthetic, tmp_path):

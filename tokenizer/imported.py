@@ -136,7 +136,7 @@ def load_file(path: Path) -> Tokenizer:
         more = ""
         if (path.parent / "spiece.model").is_file():
             more = " spiece.model alone will not do: transformers makes other chains of it. Load it there and call save_pretrained."
-        raise UserError(f"{path}: not there. Give the folder of a Hugging Face ALBERT with its tokenizer.{more}")
+        raise UserError(f"{path}: not there, and nothing is downloaded. Give the folder of an ALBERT with its tokenizer.{more}")
     try:
         return Tokenizer.from_file(str(path))
     except BaseException as error:
