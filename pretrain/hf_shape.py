@@ -32,7 +32,7 @@ OTHERS = {
     "attention_dropout": ("attention_probs_dropout_prob", 0.0),
     "initializer_range": ("initializer_range", 0.02),
 }
-"""The other fields of `model`: their name here, and the same default."""
+"""Of the other fields of `model`, the name here, and what is taken where it is left out."""
 
 
 def model_fields(folder: Path) -> tuple[dict[str, Any], int]:
