@@ -75,7 +75,7 @@ def check_init_from(config: ModelConfig) -> None:
 
 
 def load_init_weights(model: Albert, config: ModelConfig, pieces: list[str], seed: int) -> tuple[KeptRows, list[str]]:
-    """Start `model` from `init_from`. Also returns the parts that it lacks, which keep their random weights: a model saved for masked
+    """Start `model` from `init_from`. Also gives the parts that it lacks, which keep their random weights: a model saved for masked
     words alone has no sentence-order head, an encoder no masked-LM head.
 
     pieces: of the data. seed: of the draws.
