@@ -135,7 +135,7 @@ def load_file(path: Path) -> Tokenizer:
     if not path.is_file():
         more = ""
         if (path.parent / "spiece.model").is_file():
-            more = " spiece.model alone will not do: transformers makes other chains of it. Load it there and call save_pretrained."
+            more = " spiece.model alone will not do: each release of transformers makes another chain of it."
         raise UserError(f"{path}: not there, and nothing is downloaded. Give the folder of an ALBERT with its tokenizer.{more}")
     try:
         return Tokenizer.from_file(str(path))
