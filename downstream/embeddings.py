@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tokenizer.device import choose_device
+
 BATCH_PIECES = 8192
 """Of a batch at most, padding included, if no text alone has more."""
 LEAST_FILL = 7 / 8
@@ -28,8 +30,7 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     from downstream.train import load_model, open_tokenizer
 
     tokenizer, _ = open_tokenizer(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(folder, "AutoModel", {}).to(device).eval(), tokenizer
+    return load_model(folder, "AutoModel", {}).to(choose_device("auto")).eval(), tokenizer
 
 
 def embed_texts(
