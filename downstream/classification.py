@@ -58,6 +58,8 @@ def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled
 def hold_out(train: Labelled, seed: int, *, keep_labels: bool) -> dict[str, Labelled]:
     """`train` and `validation` from one. keep_labels: no label's last row is held out."""
     labels = train.labels()
+    if not keep_labels:
+        to_numbers(labels, train)  # while rows have the numbers that they have in the file
     left, chosen = Counter(labels), set()
     for number in np.random.default_rng(seed).permutation(len(labels)).tolist():
         if len(chosen) < len(labels) // HELD_OUT and (not keep_labels or left[labels[number]] > 1):

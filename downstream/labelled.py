@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     names: Sequence[str] = ()
     """Of the columns of tables without a header line."""
     on_error: str = "stop"
-    """What becomes of rows with another number of columns, `stop` or `skip`."""
+    """What becomes of rows with another number of columns: `stop`, `skip`, or `mend`, a `stop` where none may be left out."""
     private: bool = False
     """Whether no error may quote what a file holds."""
 
@@ -71,8 +71,9 @@ class Labelled(NamedTuple):
         first, second = (self.column(name) for name in (self.columns.text, self.columns.text_pair))
         for name, texts in ((self.columns.text, first), (self.columns.text_pair, second)):
             for number, text in enumerate(texts or (), 1):
-                if not isinstance(text, str):
-                    raise UserError(f"{self.source}, row {number}: expected a text as {name}, found {type(text).__name__}.")
+                if not is_text(text):
+                    found = "half a character (a lone surrogate)" if isinstance(text, str) else type(text).__name__
+                    raise UserError(f"{self.source}, row {number}: expected a text as {name}, found {found}.")
         return first, second
 
     def labels(self) -> list[str]:
@@ -82,7 +83,7 @@ class Labelled(NamedTuple):
             UserError: a row has none.
         """
         for number, label in enumerate(labels := self.column(self.columns.label), 1):
-            if label in (None, "") or isinstance(label, (list, dict)):
+            if label in (None, "") or isinstance(label, (list, dict)) or not is_text(str(label)):
                 raise UserError(f"{self.source}, row {number}: has no label in the column {self.columns.label}.")
         return [str(label) for label in labels]
 
@@ -94,11 +95,13 @@ def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *,
     """A .tsv (no quoting, as in GLUE), .csv or .jsonl file, maybe .gz, or `hf:NAME[:CONFIG[:SPLIT]]`.
 
     split: of a dataset, where the source names none; labelled: whether there must be labels. Where they need not be, a row without,
-    or -1 in every row, means that there are none.
+    or -1 in every row, means that there are none, and no row is skipped: predictions go by the number of the row.
 
     Raises:
-        UserError: the source is missing, empty or of another kind; a row is damaged, named by its line; a column is not there.
+        UserError: the source is missing, empty or of another kind; a row is damaged, named by its line; a column or a text is not
+            there.
     """
+    reading = reading if labelled else reading._replace(on_error="mend")
     if source.startswith(HF):
         source = named_split(source, split)
         rows, record = read_dataset(source, reading), record_dataset(source)
@@ -110,7 +113,9 @@ def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *,
     labels = [row.get(columns.label) for row in rows]
     if not labelled and (any(label in (None, "") for label in labels) or {str(label) for label in labels} <= {"-1", "-1.0"}):
         columns = columns._replace(label=None)
-    return Labelled(source, record, columns, rows, reading)
+    part = Labelled(source, record, columns, rows, reading)
+    part.texts()  # while rows have the numbers that they have in the file
+    return part
 
 
 def read_file(path: Path, reading: Reading) -> list[Row]:
@@ -176,7 +181,7 @@ def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Ro
         elif cells:
             raise UserError(
                 f"{path}, line {reader.line_num}: has {len(cells)} columns, expected {len(header)} ({reading.quote(header)}). "
-                "Mend it, or leave such rows out with --on_error skip."
+                + ("Mend it, or leave such rows out with --on_error skip." if reading.on_error == "stop" else "Mend it.")
             )
     if skipped:
         print(f"{path}: {skipped:,} rows with another number of columns than {len(header)} left out")
@@ -190,7 +195,7 @@ def read_json_lines(file: TextIO, path: Path) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: is no JSON ({error}).") from error
         if not isinstance(row, dict):
             raise UserError(f'{path}, line {number}: expected an object, such as {{"text": ..., "label": ...}}.')

@@ -238,6 +238,24 @@ def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
         read(path)
     assert [row["text"] for row in read(path, Reading(on_error="skip")).rows] == ["a", "c"]
     assert "1 rows with another number of columns than 2 left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"line 3: .*Mend it\.$"):  # predictions go by the number of the row
+        read(path, Reading(on_error="skip"), split="test", labelled=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "half \\ud83d", "score": 1}', "row 31: expected a text as text, found half a character"),
+        ('{"text": "a", "score": "\\ud83d"}', "row 31: has no label in the column score"),
+        ('{"text": "a", "score": "high"}', r"row 31: expected a number to predict \(high\)"),
+        ("[" * 100_000, "line 31: is no JSON"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number_in_the_file(model, line, message, tmp_path):
+    rows = [json.dumps({"text": "a", "score": number}) for number in range(30)]
+    (tmp_path / "train.jsonl").write_text("\n".join([*rows, line]))
+    with pytest.raises(UserError, match=message):
+        finetune(FinetuneOptions(model=model, task="regression", train=str(tmp_path / "train.jsonl"), output=tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
