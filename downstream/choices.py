@@ -70,7 +70,7 @@ def read_row(row: dict[str, Any], name: str, place: str) -> Choice:
     check_options(options, place)
     if label in (None, -1):
         label = None
-    elif not isinstance(label, int) or not 0 <= label < len(options):
+    elif type(label) is not int or not 0 <= label < len(options):
         raise UserError(f"{place}label: expected the number of the right option, from 0 to {len(options) - 1}.")
     return Choice(name, "", string_of(row, "context", place), string_of(row, "question", place), options, label)
 

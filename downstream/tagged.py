@@ -94,7 +94,7 @@ def sentence_of(row: Row, word_column: str, tag_column: str | None, place: str) 
         raise UserError(f"{place}: expected a list of words as {word_column}.")
     if tag_column is None:
         return Sentence(words, None)
-    if not isinstance(tags, list) or not all(tag not in (None, "") and is_text(str(tag)) for tag in tags):
+    if not isinstance(tags, list) or not all(isinstance(tag, (str, int)) and tag != "" and is_text(str(tag)) for tag in tags):
         raise UserError(f"{place}: expected a list of tags as {tag_column}.")
     if len(tags) != len(words):
         raise UserError(f"{place}: has {len(words)} words and {len(tags)} tags.")

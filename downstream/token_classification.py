@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from downstream.classification import HELD_OUT
+from downstream.contexts import HELD_OUT
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
 from downstream.scores import tag_scores

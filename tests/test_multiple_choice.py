@@ -163,6 +163,7 @@ ROW = {"context": "c", "question": "q", "options": ["zebrafinch", "b"], "label":
     [
         ({"label": 2}, "row 13: label: expected the number of the right option, from 0 to 1"),
         ({"label": "A"}, "row 13: label: expected the number"),
+        ({"label": True}, "row 13: label: expected the number"),
         ({"label": None}, "1 of 13 questions do not tell the right option"),
         ({"options": ["zebrafinch"]}, "row 13: options: expected a list of 2 to 26 texts"),
         ({"options": ["zebrafinch", 3]}, "row 13: options: expected a list"),

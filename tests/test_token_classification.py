@@ -253,6 +253,7 @@ def test_files_without_tags_have_none(tmp_path):
         ("a.jsonl", '{"words": ["a", "b"], "tags": ["O"]}', "row 1: has 2 words and 1 tags"),
         ("a.jsonl", '{"words": "a b", "tags": ["O"]}', "row 1: expected a list of words as words"),
         ("a.jsonl", '{"words": ["a"], "tags": [null]}', "row 1: expected a list of tags as tags"),
+        ("a.jsonl", '{"words": ["a"], "tags": [["O"]]}', "row 1: expected a list of tags as tags"),
         ("a.jsonl", '{"text": "a b", "tag": ["O"]}', "no column tokens or words.*no column tags or ner_tags"),
         ("a.jsonl", "", "holds no sentences"),
         ("a.jsonl", '{"words": ["\\ud800"], "tags": ["O"]}', "row 1: expected a list of words as words"),
