@@ -58,7 +58,7 @@ def finetune(options: FinetuneOptions) -> None:
     check_output_folder(options.output, marker=RESULTS, what="fine-tuned model", content=content)
     private = is_private_tokenizer(options.model)
     with words_withheld(private):
-        refuse_missing_libraries()
+        refuse_missing_libraries("transformers", "accelerate", "sklearn", "scipy", "seqeval")
         results = []
         for task in read_tasks(options, private=private):
             if is_glue:  # the mark of its folder, should the first task be killed
@@ -76,9 +76,8 @@ def write_results(folder: Path, results: list[dict[str, Any]]) -> None:
     write_json(folder / RESULTS, results)
 
 
-def refuse_missing_libraries() -> None:
-    missing = [name for name in ("transformers", "accelerate", "sklearn", "scipy", "seqeval") if find_spec(name) is None]
-    if missing:
+def refuse_missing_libraries(*names: str) -> None:
+    if missing := [name for name in names if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} cannot be imported: pip install 'albert-pretraining[finetune]'")
 
 

@@ -87,11 +87,13 @@ def decode_html(source: str) -> str:
         raise UserError(f"{source}: cannot be read ({error.strerror}).") from error
     named = CHARSET.search(content[:CHARSET_BYTES])
     encoding = "utf-8-sig" if named is None or content.startswith(codecs.BOM_UTF8) else named[1].decode()
+    if re.match("utf-?(16|32)", encoding, re.IGNORECASE):  # not where the name itself could be read (HTML, "prescan a byte stream")
+        encoding = "utf-8"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     try:
         return content.decode(encoding)
-    except (LookupError, UnicodeDecodeError) as error:
+    except (LookupError, UnicodeError) as error:
         raise UserError(f"{source}: is not text in the encoding {encoding}. Save it as UTF-8, and say so in it.") from error
 
 

@@ -51,8 +51,12 @@ def rank(folder: Path, query: str, inputs: Sequence[str], passage_length: int | 
     """All pages, the best first.
 
     Raises:
-        UserError: as `load_encoder` and `read_pages`; the query is empty, or a passage would be longer than the model takes.
+        UserError: as `load_encoder` and `read_pages`; `transformers` is missing, the query is empty, or a passage would be longer
+            than the model takes.
     """
+    from downstream.finetune import refuse_missing_libraries
+
+    refuse_missing_libraries("transformers")
     from downstream.embeddings import embed_ids, embed_texts, load_encoder, normalize
     from downstream.pages import cut_passages, read_pages
 

@@ -97,7 +97,9 @@ def test_a_page_says_its_encoding_or_is_utf_8(tmp_path):
     for encoding, declared in (("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("windows-1251", '<meta charset="windows-1251">')):
         path.write_bytes(f"{declared}<p>Привет".encode(encoding))
         assert read_pages([str(path)], private=False) == [Page(str(path), "Привет")]
-    for content in (b"<p>\xff", b"<meta charset=nonsense><p>a"):
+    path.write_bytes("<meta charset=utf-16><p>née".encode())  # cannot be true where it can be read
+    assert read_pages([str(path)], private=False) == [Page(str(path), "née")]
+    for content in (b"<p>\xff", b"<meta charset=nonsense><p>a", b"<meta charset=undefined><p>a"):
         path.write_bytes(content)
         with pytest.raises(UserError, match="is not text in the encoding"):
             read_pages([str(path)], private=False)
@@ -135,7 +137,7 @@ def test_the_command_shows_the_best_pages_and_says_what_is_wrong(model, pages, c
     assert main([*command, "a", "--top", "0"]) == 2
 
 
-def test_wrong_inputs_of_rank_are_said(model, pages, tmp_path):
+def test_wrong_inputs_of_rank_are_said(model, pages, tmp_path, monkeypatch):
     (tmp_path / "empty.html").write_text("<script>1</script>")
     (tmp_path / "blank.txt").write_text("\u200b")
     (tmp_path / "rows.jsonl").write_text('{"zebrafinch": 1}')
@@ -154,6 +156,9 @@ def test_wrong_inputs_of_rank_are_said(model, pages, tmp_path):
         rank(model, "a", pages, 65)
     with pytest.raises(UserError, match="has no model.safetensors"):
         rank(tmp_path, "a", pages, 16)
+    monkeypatch.setattr("downstream.finetune.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="transformers cannot be imported"):
+        rank(model, "a", pages, 16)
 
 
 def test_the_lines_of_python_in_the_readme_run(model, tmp_path, monkeypatch, capsys):
