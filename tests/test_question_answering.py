@@ -248,7 +248,7 @@ def test_the_best_span_is_the_best_of_all():
         assert best_span(start, end, longest) == (pytest.approx(max(sums.values())), *max(sums, key=sums.get))
 
 
-def test_contexts_are_held_out_whole(model, tmp_path):
+def test_contexts_are_held_out_whole(tmp_path):
     content = squad(20, 0)
     for paragraph in content["data"][0]["paragraphs"]:
         (entry,) = paragraph["qas"]
@@ -335,7 +335,7 @@ def test_options_of_one_task_are_refused_for_another(model, tmp_path):
             FinetuneOptions(model=model, output=tmp_path, train="a", task=task, **given).check()
 
 
-def test_a_private_model_is_quoted_in_no_error(model, tmp_path, monkeypatch):
+def test_a_private_model_is_quoted_in_no_error(model, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     config = json.loads((model / "tokenizer_config.json").read_text())
     (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(config | {"private": True}))
