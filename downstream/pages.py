@@ -70,10 +70,11 @@ def read_source(source: str, *, private: bool) -> Iterator[Page]:
 
 
 def page_of(row: dict[str, Any], place: str, *, private: bool) -> Page:
-    field = next((name for name in (*TEXTS, "html") if is_text(row.get(name))), None)
-    if field is None:
+    fields = [name for name in (*TEXTS, "html") if is_text(row.get(name))]
+    if not fields:
         there = Reading(private=private).quote(row) or "nothing"
         raise UserError(f"{place}: expected a text as {TEXTS[0]}, or as html, found {there}.")
+    field = next((name for name in fields if row[name].strip()), fields[0])
     title, text = read_html(row[field]) if field == "html" else ("", row[field])
     name = next((str(row[name]) for name in NAMES if row.get(name)), "")
     return Page(name or title or place, text)

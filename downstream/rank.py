@@ -51,17 +51,18 @@ def rank(folder: Path, query: str, inputs: Sequence[str], passage_length: int | 
     """All pages, the best first.
 
     Raises:
-        UserError: as `load_encoder` and `read_pages`; `transformers` is missing, the query is empty, or a passage would be longer
-            than the model takes.
+        UserError: as `load_encoder` and `read_pages`; `transformers` is missing, the query is no text, or a passage would be
+            longer than the model takes.
     """
     from downstream.finetune import refuse_missing_libraries
 
     refuse_missing_libraries("transformers")
     from downstream.embeddings import embed_ids, embed_texts, load_encoder, normalize
+    from downstream.labelled import is_text
     from downstream.pages import cut_passages, read_pages
 
-    if not query.strip():
-        raise UserError("--query: is empty.")
+    if not is_text(query) or not query.strip():
+        raise UserError("--query: is empty, or not in UTF-8.")
     model, tokenizer = load_encoder(folder)
     positions = model.config.max_position_embeddings
     passage_length = min(PASSAGE_LENGTH, positions) if passage_length is None else passage_length

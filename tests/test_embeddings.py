@@ -77,7 +77,7 @@ def pages(tmp_path):
     rows = [
         {"url": "https://a.example/schools", "text": f"{filler}Teachers and schools need better pay. {filler}"},
         {"url": "https://a.example/empty", "text": " "},
-        {"html": "<title>Farms</title><p>Farmers sell wheat and corn abroad."},
+        {"text": "", "html": "<title>Farms</title><p>Farmers sell wheat and corn abroad."},
     ]
     (tmp_path / "pages.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "notes.txt").write_text("Roads and bridges.\nThey are old.\n\nSoldiers came home.\n")
@@ -132,8 +132,9 @@ def test_the_command_shows_the_best_pages_and_says_what_is_wrong(model, pages, c
     output = capsys.readouterr()
     assert re.fullmatch(r"1\. .*notes.txt byte 34  1\.0000\n   Soldiers came home\.\n2\. .*\n   .*\n", output.out)
     assert output.err == ""
-    assert main([*command, " "]) == 2
-    assert capsys.readouterr().err == "rank: --query: is empty.\n"
+    for query in (" ", "\udcff"):  # the second as Python reads a byte that is not UTF-8
+        assert main([*command, query]) == 2
+        assert capsys.readouterr().err == "rank: --query: is empty, or not in UTF-8.\n"
     assert main([*command, "a", "--top", "0"]) == 2
 
 
