@@ -170,11 +170,11 @@ def summarize(task: "Task", runs: "list[Trained]") -> dict[str, Any]:
 
 def print_table(results: list[dict[str, Any]]) -> None:
     """A row for each figure of each split: mean and standard deviation over the seeds."""
-    table = Table("task", "split", "rows", "figure", "mean", "std", "seeds")
+    table = Table(*(["task"] if results[0]["task"] else []), "split", "rows", "figure", "mean", "std", "seeds")
     for result in results:
         for split, figures in result["scores"].items():
             for name, figure in figures.items():
                 deviation = "" if figure["std"] is None else f"{figure['std']:.4f}"
-                cells = result["task"], split, f"{result['rows'][split]:,}", name, f"{figure['mean']:.4f}", deviation
-                table.add_row(*cells, str(len(result["seeds"])))
+                cells = split, f"{result['rows'][split]:,}", name, f"{figure['mean']:.4f}", deviation, str(len(result["seeds"]))
+                table.add_row(*([result["task"]] if result["task"] else []), *cells)
     Console().print(table)

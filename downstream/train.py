@@ -1,6 +1,7 @@
 """One fine-tuning with `transformers.Trainer`: the weights of its best epoch, its outputs and figures."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,9 @@ class Trained(NamedTuple):
 def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trained:
     """folder: an empty one, for Trainer; nothing is left in it."""
     transformers.set_seed(seed)
+    device = choose_device(options.device).type
+    if device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # deepspeed, which Trainer imports, else warns that it found no GPU
     model = make_model(task, options)
     trained, best = task.wrap(model), BestEpoch(seed, options.patience)
     steps = options.epochs * math.ceil(len(task.splits.get("train", ())) / options.batch_size)
@@ -53,7 +57,7 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         save_strategy="no",  # Trainer's checkpoints hold pickles
         report_to="none",
         disable_tqdm=True,
-        use_cpu=choose_device(options.device).type == "cpu",
+        use_cpu=device == "cpu",
         bf16=options.dtype == "bf16",
         fp16=options.dtype == "fp16",
     )
