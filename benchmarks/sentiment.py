@@ -1,6 +1,6 @@
 """What pretraining brings to a classifier, and what its parts do: sentence order, n-gram masks (docs/does_it_help.md).
 
-    python -m benchmarks.sentiment --input CORPUS --labelled FOLDER --work FOLDER
+    python -m benchmarks.sentiment --input CORPUS --labelled FOLDER --work FOLDER     # FOLDER: of benchmarks.sentiment_rows, say
 
 The same encoder is pretrained three times on the same text, from the same random weights: as ALBERT does, without sentence order,
 and with masks of single words. Each is fine-tuned with several seeds on FOLDER/train.jsonl, as is one with random weights;
