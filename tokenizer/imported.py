@@ -163,14 +163,15 @@ def contradictions(folder: Path, recipe: Recipe) -> list[str]:
     path = folder / "tokenizer_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        says = {"do_lower_case": config.get("do_lower_case"), "keep_accents": config.get("keep_accents")}
+        says = {"do_lower_case": config.get("do_lower_case", True), "keep_accents": config.get("keep_accents", False)}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a JSON object, or not to be read ({error}). Fetch it again.") from error
     does = {"do_lower_case": recipe.lower_case, "keep_accents": recipe.keep_accents}
     return [
-        f"{path.name} says {name}: {json.dumps(value)}, and the normalizer does the opposite"
+        f"{path.name} says {name}: {json.dumps(value)}{'' if name in config else ' by saying nothing'}, "
+        "and the normalizer does the opposite"
         for name, value in says.items()
-        if value is not None and value != does[name]
+        if bool(value) != does[name]
     ]
 
 
