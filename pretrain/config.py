@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from data_prep.schema import TOKENIZER_FOLDER, Manifest
 from pretrain.deepspeed_keys import check_deepspeed
-from pretrain.hf_shape import SHAPE, model_fields
+from pretrain.hf_shape import OTHERS, SHAPE, model_fields
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
 
@@ -336,7 +336,7 @@ def taken_over(model: dict[str, Any]) -> dict[str, Any]:
 
     A run that has begun has all fields in its config.yaml, and does without that folder.
     """
-    if model.keys() >= SHAPE.keys():
+    if model.keys() >= {*SHAPE, *OTHERS}:
         return model
     try:
         theirs, _ = model_fields(Path(model["init_from"]))

@@ -20,6 +20,7 @@ from launch.run import launch
 from pretrain.comparison import evaluate
 from pretrain.config import load_config
 from pretrain.evaluate_options import EvaluateOptions
+from pretrain.hf_shape import SHAPE as SHAPE_FIELDS
 from pretrain.init_from import check_init_from, load_init_weights
 from pretrain.model import Albert
 from tokenizer.encoder import Encoder
@@ -266,7 +267,9 @@ def test_fields_of_the_model_are_taken_over_or_must_agree(published, run_config,
     given = [("data.path", str(synthetic)), ("model.init_from", str(published))]
     assert load_config(run_config, given).model == replace(SHAPE, init_from=published)
     dropping = changed(published, tmp_path / "v1", "config.json", lambda content: content.update(hidden_dropout_prob=0.1))
-    assert load_config(run_config, [given[0], ("model.init_from", str(dropping))]).model.hidden_dropout == 0.1
+    shape = [(f"model.{name}", str(getattr(SHAPE, name))) for name in SHAPE_FIELDS]
+    for fields in ([], shape):
+        assert load_config(run_config, [given[0], ("model.init_from", str(dropping)), *fields]).model.hidden_dropout == 0.1
     assert load_config(run_config, [*given, ("model.hidden_dropout", "0.2")]).model.hidden_dropout == 0.2
     other = load_config(run_config, [*given, ("model.hidden_size", "64"), ("model.num_hidden_layers", "3")])
     with pytest.raises(UserError) as caught:
