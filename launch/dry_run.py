@@ -100,10 +100,13 @@ def report(
             "time",
             f"{describe_hours(cast.hours)} on {num_procs} x {machine.name} at an MFU of {mfu:.0%}: compare with a run's `mfu`",
         ),
-        *([("limit", f"training.max_hours ends the run after {training.max_hours:g} hours")] if training.max_hours else []),
     ]
+    hours = cast.hours
+    if training.max_hours is not None:
+        rows.append(("limit", f"training.max_hours ends the run after {training.max_hours:g} hours, whatever steps are left"))
+        hours = min(hours, training.max_hours)
     if price_per_hour is not None:
-        rows.append(("cost", f"{cast.hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))
+        rows.append(("cost", f"{hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))
     lines = [f"{name:12} {text}" for name, text in rows]
     return "\n".join(
         lines + [f"warning: {text}" for text in warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)]

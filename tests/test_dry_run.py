@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from data_prep.schema import read_manifest
-from launch.dry_run import amount
+from launch.dry_run import amount, describe_hours
 from launch.options import Gpu as GpuOption
 from pretrain.config import load_config
 from pretrain.data import open_split
@@ -30,9 +30,9 @@ def figure(output: str, name: str) -> str:
 
 
 def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthetic):
-    options = ["--gpu", "h100", "--num_gpus", 4, "--price_per_hour", 2.5, "--mfu", 0.5]
+    options = ["--gpu", "h100", "--num_gpus", 4, "--price_per_hour", 2500, "--mfu", 0.5]
     steps = ["--training.steps", 10**9, "--schedule.total_steps", 10**9, "--precision.dtype", "bf16"]
-    output = dry_run(*options, *steps)
+    output = dry_run(*options, *steps, "--training.max_hours", 0.001)
     config, manifest = load_config(small_config, [("data.path", f'"{synthetic}"')]), read_manifest(synthetic)
     train = manifest.splits["train"]
     assert figure(output, "parameters") == f"{count_parameters(config.model, manifest.vocab_size):,}"
@@ -41,7 +41,10 @@ def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthe
     flops = 8 / len(split) * step_flops(config.model, manifest.vocab_size, lengths, train.masked_pieces)
     assert f"{amount(flops)}FLOP" in figure(output, "a step")
     hours = 1e9 * flops / (4 * GPUS["h100"].peaks["bf16"] * 0.5) / 3600
-    assert figure(output, "cost").startswith(f"{hours * 4 * 2.5:,.2f} at 2.5")
+    assert figure(output, "time").startswith(f"{describe_hours(hours)} on 4 x ")
+    assert hours > 0.001
+    assert "ends the run after 0.001 hours" in figure(output, "limit")
+    assert figure(output, "cost").startswith("10.00 at 2500 ")
     epochs = 1e9 * 8 * train.pieces / train.instances / train.text_pieces
     assert figure(output, "epochs") == f"{epochs:,.1f} over the unique text"
     assert f"warning: the unique text would be seen {epochs:,.0f} times" in output
