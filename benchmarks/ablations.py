@@ -19,11 +19,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks.ablation_jobs import Ended, Job, fault_of, run_jobs
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
 from pretrain.config import differences, load_config
+from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 from tokenizer.files import as_user_error
 
@@ -39,14 +42,14 @@ def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 done, 1 some runs failed (the others are in the tables), 2 something to mend, 130 interrupted."""
     options, overrides = parse(arguments)
     try:
-        device, device_name = choose_device(options.device)
-        plan = make_plan(options, device, overrides)
+        device = choose_device(options.device)
+        plan = make_plan(options, device.type, overrides)
         prepare(plan, options)
         if options.prepare_only:
             return 0
         failures = {} if options.report_only else train(plan, options.jobs)
-        failures |= evaluate(plan, options.jobs, device, options.max_instances)
-        write_report(plan, device_name)
+        failures |= evaluate(plan, options.jobs, device.type, options.max_instances)
+        write_report(plan, describe(device))
     except (UserError, OSError) as error:
         print(f"ablations: {as_user_error(error)}", file=sys.stderr)
         return 2
@@ -58,19 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def choose_device(name: str) -> tuple[str, str]:
-    """cpu or cuda, and its name.
-
-    Raises:
-        UserError: there is no GPU, and one is asked for.
-    """
-    import torch
-
-    if name != "cpu" and torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name()
-    if name == "cuda":
-        raise UserError("--device cuda: PyTorch sees no GPU here. Give cpu or auto.")
-    return "cpu", f"CPU, {len(os.sched_getaffinity(0))} cores"
+def describe(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {len(os.sched_getaffinity(0))} cores"
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
