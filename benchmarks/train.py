@@ -119,6 +119,7 @@ def contend(arguments: argparse.Namespace) -> None:
     split = open_split(arguments.data, manifest, "train")
     rows = sample_rows(np.arange(arguments.batch * arguments.batches), split.shard_rows, seed=0, window=8)
     batches = [split.read(part) for part in np.split(rows, arguments.batches)]
+    device_peak = peak_flops(torch.device(arguments.device), arguments.dtype)  # may measure, which takes memory of its own
     run_round, peak = build(arguments, manifest, batches)
     began = time.perf_counter()
     run_round()
@@ -130,7 +131,7 @@ def contend(arguments: argparse.Namespace) -> None:
     lengths = np.concatenate([[len(instance.input_ids) for instance in batch] for batch in batches])
     masked = sum(len(instance.mlm_labels) for batch in batches for instance in batch)
     flops = step_flops(run_config(arguments).model, manifest.vocab_size, lengths, masked)
-    known = {"flops": flops, "peak_flops": peak_flops(torch.device(arguments.device), arguments.dtype)}
+    known = {"flops": flops, "peak_flops": device_peak}
     say({"instances": len(rows), "pieces": pieces, "padded": positions, "warm_up": warm_up} | known)
     for line in sys.stdin:
         if line.strip() == "end":
