@@ -32,7 +32,7 @@ def test_a_run_ends_by_time_counted_over_its_sessions(albert, small_config, synt
     longest_step = max(record["seconds_per_step"] for record in trained)
     assert SECONDS <= ended["training_seconds"] <= SECONDS + 2 * longest_step
     counted = sum(record["seconds_per_step"] for record in trained)
-    assert abs(counted - SECONDS) < 0.2 * SECONDS  # the log's own clock, which counts what is between the steps, too
+    assert abs(counted - SECONDS) < 0.2 * SECONDS + longest_step  # the log's own clock, which counts what is between steps, too
     assert [record["step"] for record in trained] == list(range(1, ended["step"] + 1))
     after = [record["lr"] for record in trained if record["step"] > stopped["step"]]
     assert after == sorted(after, reverse=True)
