@@ -10,7 +10,7 @@ def inspect(options: InspectOptions) -> None:
     options.check()
     is_data, is_run, is_model = ((options.folder / name).is_file() for name in (MANIFEST_NAME, "config.yaml", "config.json"))
     if options.text and (is_data or is_run):
-        raise UserError(f"--text: is for an exported model, and {options.folder} is {'data' if is_data else 'a run'}: export it.")
+        raise UserError(f"--text: is for an exported model, and {options.folder} is {'data' if is_data else 'a run: export it'}.")
     if is_run and not is_data:
         from pretrain.inspect_run import inspect_run
 
