@@ -101,16 +101,18 @@ def report(
             f"{describe_hours(cast.hours)} on {num_procs} x {machine.name} at an MFU of {mfu:.0%}: compare with a run's `mfu`",
         ),
     ]
+    found = warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)
     hours = cast.hours
-    if training.max_hours is not None:
-        rows.append(("limit", f"training.max_hours ends the run after {training.max_hours:g} hours, whatever steps are left"))
-        hours = min(hours, training.max_hours)
+    if training.max_hours is not None and training.max_hours < hours:
+        reached = first_step + int(steps * training.max_hours / hours)
+        hours = training.max_hours
+        rows.append(("limit", f"training.max_hours ends the run after {hours:g} hours, at that speed at step {reached:,}"))
+        if reached < config.schedule.start_step + config.schedule.warmup_steps:
+            found.append("training.max_hours ends the run in its warm-up, at that speed. Raise it, or lower schedule.warmup_steps.")
     if price_per_hour is not None:
         rows.append(("cost", f"{hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))
     lines = [f"{name:12} {text}" for name, text in rows]
-    return "\n".join(
-        lines + [f"warning: {text}" for text in warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)]
-    )
+    return "\n".join(lines + [f"warning: {text}" for text in found])
 
 
 def checkpoint_bytes(config: RunConfig, vocab_size: int) -> int:

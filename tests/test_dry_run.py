@@ -42,8 +42,10 @@ def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthe
     assert f"{amount(flops)}FLOP" in figure(output, "a step")
     hours = 1e9 * flops / (4 * GPUS["h100"].peaks["bf16"] * 0.5) / 3600
     assert figure(output, "time").startswith(f"{describe_hours(hours)} on 4 x ")
-    assert hours > 0.001
-    assert "ends the run after 0.001 hours" in figure(output, "limit")
+    reached = int(1e9 * 0.001 / hours)
+    assert 0 < reached < 1e9
+    assert figure(output, "limit").endswith(f"ends the run after 0.001 hours, at that speed at step {reached:,}")
+    assert "in its warm-up" not in output
     assert figure(output, "cost").startswith("10.00 at 2500 ")
     epochs = 1e9 * 8 * train.pieces / train.instances / train.text_pieces
     assert figure(output, "epochs") == f"{epochs:,.1f} over the unique text"
@@ -54,9 +56,11 @@ def test_few_epochs_are_no_warning(dry_run):
     assert "warning" not in dry_run("--training.steps", 5)
 
 
-def test_too_much_memory_is_a_warning_and_auto_takes_what_fits(dry_run):
+def test_too_much_memory_or_too_little_time_is_a_warning_and_auto_takes_what_fits(dry_run):
     large = ["--gpu", "t4", "--model.intermediate_size", 65536, "--training.global_batch_size", 4096, "--training.steps", 5]
-    assert "warning: that is more memory than there is" in dry_run(*large, "--training.micro_batch_size", 4096)
+    output = dry_run(*large, "--training.micro_batch_size", 4096, "--training.max_hours", 1e-6)
+    assert "warning: that is more memory than there is" in output
+    assert "warning: training.max_hours ends the run in its warm-up" in output
     output = dry_run(*large, "--training.micro_batch_size", "auto")
     assert "more memory than there is" not in output
     assert 1 < int(re.search(r"in micro-batches of (\d+)", output)[1]) < 4096
