@@ -1,4 +1,4 @@
-"""Every option of `albert` that README and docs show is an option of that verb, and every link leads to a file."""
+"""Every option of `albert` that README and docs show is an option of that verb, and every page that is named is there."""
 
 import pkgutil
 import re
@@ -18,6 +18,7 @@ CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"\balbert +([a-z]+)\b((?:\\\n|[^\n|;&`)])*)")
 OPTION = re.compile(r"(?<![\w-])--([a-z][\w.]*)")
 LINK = re.compile(r"\]\(([^)#\s]+)")
+PAGE_NAME = re.compile(r"\b(?:docs|benchmarks)/\w+\.md")
 
 OPTIONS = {name: {item.name for item in fields(pkgutil.resolve_name(verb.options))} | {"help"} for name, verb in VERBS.items()}
 CONFIG = {entry.name for entry in config_fields()}
@@ -54,6 +55,14 @@ def test_every_option_shown_alone_is_one_of_a_verb(path):
 def test_every_link_leads_to_a_file(path):
     links = [link for link in LINK.findall(path.read_text(encoding="utf-8")) if not link.startswith("http")]
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_page_that_code_and_configs_name_is_there():
+    folders = ("tokenizer", "data_prep", "pretrain", "downstream", "launch", "benchmarks", "configs")
+    files = [path for name in folders for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".sh", ".yaml")]
+    named = {(path.name, page) for path in files for page in PAGE_NAME.findall(path.read_text(encoding="utf-8"))}
+    assert len(named) > 20
+    assert [(name, page) for name, page in named if not (ROOT / page).exists()] == []
 
 
 def test_commands_are_found_over_lines_in_blocks_and_in_text():
