@@ -149,7 +149,7 @@ def train_file(arguments: argparse.Namespace) -> Path:
 
 def draw_rows(arguments: argparse.Namespace) -> None:
     lines = (arguments.labelled / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    drawn = random.Random(0).sample(lines, arguments.train_rows)
+    drawn = random.Random(0).sample(lines, min(arguments.train_rows, len(lines)))
     train_file(arguments).write_text("".join(drawn), encoding="utf-8")
 
 

@@ -132,8 +132,10 @@ def test_what_cannot_be_read_is_refused_and_an_earlier_page_stays(export, synthe
     for texts, expected in (([], "say what to read"), ([""], "no piece is left"), (["fine", "  "], "no piece is left")):
         with pytest.raises(UserError, match=expected):
             page_of(export, tmp_path, *texts)
-    with pytest.raises(UserError, match="--text: is for an exported model"):
+    with pytest.raises(UserError, match="--text: goes with an exported model, and .* is data"):
         page_of(synthetic, tmp_path, TEXT)
+    with pytest.raises(UserError, match="--num: goes with data or a run.*\n--checkpoint: goes with a run"):
+        inspect(InspectOptions(folder=export, text=[TEXT], num=3, checkpoint="best"))
     for name, content in (
         ("config.json", "{}"),
         ("config.json", '{"model_type": "bert"}'),
