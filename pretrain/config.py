@@ -326,7 +326,8 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunCon
         if not isinstance(target, dict):
             raise UserError(f"{path}: section {section} must hold fields, but is {target!r}.")
         target[key or section] = parse_value(name, value)
-    if isinstance(model := content.get("model"), dict) and isinstance(model.get("init_from"), str):
+    begins = content.get("continue_from") is None  # with it init_from does not go together, which `check_config` says
+    if begins and isinstance(model := content.get("model"), dict) and isinstance(model.get("init_from"), str):
         content["model"] = taken_over(model)
     return check_config(content, source=str(path))
 
