@@ -1,7 +1,6 @@
 """Classes or numbers for a text or a pair of texts."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +8,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from downstream.contexts import HELD_OUT
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue
+from downstream.held_out import draw_held_out, separate
 from downstream.labelled import Columns, Labelled, Reading, read_labelled
 from downstream.scores import classification_scores, regression_scores
 from downstream.task import Scores, Task, as_table
@@ -60,17 +59,9 @@ def hold_out(train: Labelled, seed: int, *, keep_labels: bool) -> dict[str, Labe
     labels = train.labels()
     if not keep_labels:
         to_numbers(labels, train)  # while rows have the numbers that they have in the file
-    left, chosen = Counter(labels), set()
-    for number in np.random.default_rng(seed).permutation(len(labels)).tolist():
-        if len(chosen) < len(labels) // HELD_OUT and (not keep_labels or left[labels[number]] > 1):
-            left[labels[number]] -= 1
-            chosen.add(number)
-    if not chosen:
-        raise UserError(f"{train.source}: {len(labels)} rows are too few to hold a tenth out; give --validation.")
-    return {
-        split: train._replace(rows=[row for number, row in enumerate(train.rows) if (number in chosen) == held_out])
-        for split, held_out in (("train", False), ("validation", True))
-    }
+    chosen = draw_held_out(len(labels), seed, train.source, "rows", labels if keep_labels else None)
+    rows = separate(train.rows, (number in chosen for number in range(len(labels))))
+    return {split: train._replace(rows=found) for split, found in rows.items()}
 
 
 def build_task(

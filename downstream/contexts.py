@@ -6,10 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from tokenizer.errors import UserError
+from downstream.held_out import draw_held_out, separate
 
-HELD_OUT = 10
-"""One of so many rows or contexts, where there is no --validation."""
 SPECIAL = 3
 """Pieces that `pair` adds."""
 CHUNK = 1000
@@ -75,13 +73,7 @@ def hold_out(train: Part, seed: int) -> dict[str, Part]:
         UserError: there are fewer than ten contexts.
     """
     different = list(dict.fromkeys(row.context for row in train.rows))
-    chosen = np.random.default_rng(seed).permutation(len(different))[: len(different) // HELD_OUT]
-    if not len(chosen):
-        raise UserError(f"{train.source}: {len(different)} contexts are too few to hold a tenth out; give --validation.")
-    chosen = {different[number] for number in chosen}
-    rows = {
-        split: [row for row in train.rows if (row.context in chosen) == is_out]
-        for split, is_out in (("train", False), ("validation", True))
-    }
+    chosen = {different[number] for number in draw_held_out(len(different), seed, train.source, "contexts")}
+    rows = separate(train.rows, (row.context in chosen for row in train.rows))
     print(f"validation: {len(rows['validation']):,} of the questions of --train, held out with their contexts")
     return {split: train._replace(rows=found) for split, found in rows.items()}

@@ -13,8 +13,8 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from downstream.contexts import HELD_OUT
 from downstream.finetune_options import FinetuneOptions
+from downstream.held_out import draw_held_out, separate
 from downstream.labelled import Reading
 from downstream.scores import tag_scores
 from downstream.tag_schemes import OUTSIDE, classes_of, unify_schemes
@@ -108,14 +108,9 @@ def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Tagged]:
 
 def hold_out(train: Tagged, seed: int) -> dict[str, Tagged]:
     """`train` and `validation` from one."""
-    number = len(train.sentences)
-    chosen = set(np.random.default_rng(seed).permutation(number)[: number // HELD_OUT].tolist())
-    if not chosen:
-        raise UserError(f"{train.source}: {number} sentences are too few to hold a tenth out; give --validation.")
-    return {
-        split: train._replace(sentences=[each for place, each in enumerate(train.sentences) if (place in chosen) == held_out])
-        for split, held_out in (("train", False), ("validation", True))
-    }
+    chosen = draw_held_out(len(train.sentences), seed, train.source, "sentences")
+    sentences = separate(train.sentences, (number in chosen for number in range(len(train.sentences))))
+    return {split: train._replace(sentences=found) for split, found in sentences.items()}
 
 
 def tell_unknown(parts: dict[str, Tagged], classes: set[str]) -> None:
