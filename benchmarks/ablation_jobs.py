@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 from tokenizer.signals import handled
 
+ALBERT = [sys.executable, "-m", "launch"]
+"""The `albert` command, in the repository."""
 POLL_SECONDS = 0.2
 
 

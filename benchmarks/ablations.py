@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.ablation_jobs import Ended, Job, fault_of, run_jobs
+from benchmarks.ablation_jobs import ALBERT, Ended, Job, fault_of, run_jobs
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
@@ -31,7 +31,6 @@ from tokenizer.errors import UserError
 from tokenizer.files import as_user_error
 
 BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
-ALBERT = [sys.executable, "-m", "launch"]
 PREPARE = ["--max_seq_length", "128", "--validation_fraction", "0.04", "--dedup", "exact"]
 OWN = ("--training.seed", "--data.path")
 NO_END = 1_000_000

@@ -12,20 +12,18 @@ here go to `albert launch`, such as --training.micro_batch_size 32.
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.ablation_jobs import ALBERT, Job, fault_of, run_jobs
+from tokenizer.files import write_json
+
 ROOT = Path(__file__).parent.parent
-ALBERT = [sys.executable, "-m", "launch"]
 OBJECTIVES = {
     "albert": (),
     "no_sentence_order": ("--pair_objective", "none"),
@@ -60,82 +58,66 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
 def main() -> int:
     arguments, of_launch = parse_arguments()
     work = arguments.work
-    folders = {name: work / "data" / name for name in OBJECTIVES}
+    work.mkdir(parents=True, exist_ok=True)
     if arguments.train_rows:
         draw_rows(arguments)
-    tokenizer = work / "tokenizer"
+    tokenizer, data = work / "tokenizer", {name: work / "data" / name for name in OBJECTIVES}
     if not tokenizer.is_dir():
         make = ("--input", arguments.input, "--output", tokenizer, "--vocab_size", arguments.vocab_size, "--keep_accents", "false")
-        albert(work, "tokenizer", "tokenizer", *make)
+        run(arguments, [job(work, "tokenizer", "tokenizer", *make)], at_once=1)
     length = yaml.safe_load(arguments.config.read_text())["model"]["max_position_embeddings"]
     from_text = ("--input", arguments.input, "--tokenizer", tokenizer, "--max_seq_length", length)
-    for name, options in OBJECTIVES.items():
-        copies = ("--dupe_factor", arguments.dupe_factor)
-        albert(work, f"prepare_{name}", "prepare", *from_text, *copies, *options, "--output", folders[name])
+    from_text += ("--dupe_factor", arguments.dupe_factor)
+    prepare = [
+        job(work, f"prepare_{name}", "prepare", *from_text, *options, "--output", data[name])
+        for name, options in OBJECTIVES.items()
+    ]
+    run(arguments, prepare, at_once=1)
 
     if arguments.steps:
         shares = {"training.steps": 1, "schedule.total_steps": 1, "schedule.warmup_steps": 10}
         of_launch += [word for field, share in shares.items() for word in (f"--{field}", str(arguments.steps // share))]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        wait(pool.submit(pretrain, arguments, folders[name], name, of_launch) for name in OBJECTIVES)
-        runs = [work / "runs" / name for name in OBJECTIVES]
-        comparison = work / "evaluate.json"
-        of_evaluate = ("--model", *runs, "--data", folders["albert"], "--output", comparison)
-        tunings = [(arm, rate) for arm in ARMS for rate in arguments.learning_rates]
-        wait(
-            [
-                pool.submit(albert, work, "evaluate", "evaluate", *of_evaluate),
-                *(pool.submit(finetune, arguments, arm, rate) for arm, rate in tunings),
-            ]
-        )
+    of_launch += ["--config", arguments.config, "--num_procs", 1, "--logging.wandb", "disabled"]
+    runs, exports = ({name: work / kind / name for name in OBJECTIVES} for kind in ("runs", "exports"))
+    run(
+        arguments,
+        [job(work, f"launch_{name}", "launch", "--data", data[name], "--output", runs[name], *of_launch) for name in runs],
+    )
+    missing = [name for name in exports if not exports[name].is_dir()]
+    run(arguments, [job(work, f"export_{name}", "export", "--run", runs[name], "--output", exports[name]) for name in missing])
+    comparison = work / "evaluate.json"
+    of_evaluate = ("--model", *runs.values(), "--data", data["albert"], "--output", comparison)
+    evaluate = [] if comparison.is_file() else [job(work, "evaluate", "evaluate", *of_evaluate)]
+    tunings = [(arm, rate) for arm in ARMS for rate in arguments.learning_rates if not tuned(arguments, arm, rate).is_dir()]
+    run(arguments, [*evaluate, *(finetune(arguments, arm, rate) for arm, rate in tunings)])
+
     results = {arm: best_rate(arguments, arm) for arm in ARMS}
-    (work / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(work / "results.json", results)
     print_table(results, naive_bayes(arguments), dict(zip(OBJECTIVES, held_out(comparison), strict=True)))
     return 0
 
 
-def wait(futures: Iterable) -> None:
-    for future in list(futures):
-        future.result()
+def job(work: Path, name: str, *command: object) -> Job:
+    """`albert ...`, its output in WORK/logs/NAME.log."""
+    return Job(name, [*ALBERT, *map(str, command)], work / "logs" / f"{name}.log")
 
 
-def albert(work: Path, name: str, *command: object) -> None:
-    """Run `albert ...`, its output in WORK/logs/NAME.log."""
-    log = work / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        finished = subprocess.run(
-            [*ALBERT, *map(str, command)],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
-        )
-    if finished.returncode:
-        raise SystemExit(f"albert {command[0]} ended with code {finished.returncode}:\n{log.read_text()[-2000:]}")
-    print(f"{name}: done", flush=True)
+def run(arguments: argparse.Namespace, jobs: list[Job], at_once: int | None = None) -> None:
+    """All of them, `--jobs` at once; one that fails ends the program when all have ended."""
+    ended = run_jobs(jobs, at_once or arguments.jobs, lambda each: print(f"{each.job.name}: exit code {each.code}", flush=True))
+    if faults := [f"{each.job.name}: {fault_of(each)}" for each in ended if each.code]:
+        raise SystemExit("\n".join(faults))
 
 
-def pretrain(arguments: argparse.Namespace, data: Path, name: str, of_launch: list[str]) -> None:
-    """Train, or go on, and export."""
-    run, export = arguments.work / "runs" / name, arguments.work / "exports" / name
-    config = ("--config", arguments.config, "--num_procs", 1, "--logging.wandb", "disabled")
-    albert(arguments.work, f"launch_{name}", "launch", *config, "--data", data, "--output", run, *of_launch)
-    if not export.is_dir():
-        albert(arguments.work, f"export_{name}", "export", "--run", run, "--output", export)
-
-
-def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> None:
+def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> Job:
     output = tuned(arguments, arm, rate)
-    if output.is_dir():
-        return
     files = ["--train", train_file(arguments)]
     files += ["--validation", arguments.labelled / "dev.jsonl", "--test", arguments.labelled / "test.jsonl"]
     start = ("--model", arguments.work / "exports" / "albert", "--random_weights", "true")
     if arm != "random":
         start = ("--model", arguments.work / "exports" / arm)
     how = ("--num_seeds", arguments.num_seeds, "--epochs", arguments.epochs, "--learning_rate", rate)
-    albert(arguments.work, f"finetune_{output.name}", "finetune", *start, *files, *how, "--output", output)
+    return job(arguments.work, f"finetune_{output.name}", "finetune", *start, *files, *how, "--output", output)
 
 
 def tuned(arguments: argparse.Namespace, arm: str, rate: float) -> Path:
