@@ -34,7 +34,7 @@ def write_report(plan: Plan, device_name: str) -> None:
     }
     tables = {name: table_figures(plan, table, columns) for name, table in plan.tables.items()}
     write_json(plan.folder / "results.json", {"format_version": FORMAT_VERSION, "settings": settings, "tables": tables})
-    text = "\n\n".join([heading(settings), *(markdown(plan.tables[name], tables[name]) for name in tables)])
+    text = "\n\n".join([heading(settings), *(markdown(plan.tables[name], tables[name], settings) for name in tables)])
     write_text(plan.folder / "results.md", text + "\n")
     print(f"\n{text}\n\nwrote {plan.folder / 'results.md'} and results.json", flush=True)
 
@@ -98,7 +98,7 @@ def heading(settings: dict[str, Any]) -> str:
     crowds = settings["runs_at_once"]
     crowd = f"{' or '.join(map(str, crowds)) or 'no'} run(s) at once"
     if crowds != [1]:
-        crowd += ", so speeds say little"
+        crowd += ", so speeds are left out"
     losses = ", ".join(f"{loss:.3f} on `{name}`" for name, loss in settings["unigram_loss"].items())
     return (
         f"{size} {kind} a run, {settings['seeds']} seed(s), {crowd}; {settings['device']}, torch {settings['torch']}. Mean ± "
@@ -106,14 +106,16 @@ def heading(settings: dict[str, Any]) -> str:
     )
 
 
-def markdown(table: Table, rows: list[dict[str, Any]]) -> str:
+def markdown(table: Table, rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """Steps are shown where hours were given, speeds where one run at a time had the device."""
     several, orders = len(table.masked_lm_on) > 1, len(table.order_on) > 1
-    titles = {"steps": "steps"}
+    titles = {} if settings["budget"].startswith("steps") else {"steps": "steps"}
     for name in table.masked_lm_on:
         on = f" on `{name}`" * several
         titles |= {f"mlm_loss_{name}": f"MLM loss{on}", f"mlm_accuracy_{name}": f"MLM accuracy (%){on}"}
     titles |= {f"order_accuracy_{name}": "order accuracy (%)" + f" on `{name}`" * orders for name in table.order_on}
-    titles["tokens_per_second"] = "tokens/s"
+    if settings["runs_at_once"] == [1]:
+        titles["tokens_per_second"] = "tokens/s"
     lines = [f"### {table.title}", "", f"| | parameters | {' | '.join(titles.values())} | runs |", "|---" * (len(titles) + 3) + "|"]
     for row in rows:
         parameters = f"{row['parameters']:,}" if row["parameters"] else "-"
