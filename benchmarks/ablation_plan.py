@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.ablation_rows import CONFIGS, Row, Table
-from pretrain.config import RunConfig, load_config
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config
 from tokenizer.files import write_json
 
 

@@ -25,7 +25,7 @@ from benchmarks.ablation_jobs import ALBERT, Ended, Job, fault_of, run_jobs
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
-from pretrain.config import differences, load_config
+from pretrain.config_file import differences, load_config
 from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 from tokenizer.files import as_user_error

@@ -16,7 +16,7 @@ import torch
 
 from pretrain.checkpoint import snapshot, write_checkpoint
 from pretrain.checkpoint_writer import CheckpointWriter
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.micro_batch import full_batch
 from pretrain.model import Albert, MicroBatch
 from pretrain.optimizer import build_optimizer, set_lr

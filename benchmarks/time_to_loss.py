@@ -23,7 +23,8 @@ import torch
 
 from benchmarks.train import ask, hugging_face_model, padded, read_line, say
 from data_prep.schema import read_manifest
-from pretrain.config import RunConfig, check_config
+from pretrain.config import RunConfig
+from pretrain.config_file import check_config
 from pretrain.data import Split, collate, open_split
 from pretrain.sample_order import sample_rows
 

@@ -25,7 +25,8 @@ import torch
 import yaml
 
 from data_prep.schema import Manifest, read_manifest
-from pretrain.config import RunConfig, check_config
+from pretrain.config import RunConfig
+from pretrain.config_file import check_config
 from pretrain.data import Instance, open_split
 from pretrain.flops import peak_flops, step_flops
 from pretrain.sample_order import sample_rows

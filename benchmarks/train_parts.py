@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from data_prep.schema import read_manifest
-from pretrain.config import OptimizerConfig, load_config
+from pretrain.config import OptimizerConfig
+from pretrain.config_file import load_config
 from pretrain.data import open_split
 from pretrain.loader import Loader
 from pretrain.model import Albert

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 from docstring_parser import parse_from_object
 
-from pretrain.config import MAY_DIFFER_ON_RESUME, RunConfig
+from pretrain.config import RunConfig
+from pretrain.config_file import MAY_DIFFER_ON_RESUME
 
 PAGE = """# The run config
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from data_prep.hazards import warnings
 from data_prep.schema import Manifest
 from launch.verdicts import Row, row
-from pretrain.config import RunConfig, data_faults, scaled_lr, tokenizer_faults
+from pretrain.config import RunConfig, scaled_lr
+from pretrain.data_faults import data_faults, tokenizer_faults
 
 FAR_FROM_RULE = 2.0
 """Factor between the peak learning rate and that of the square-root rule beyond which a note is due."""

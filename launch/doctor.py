@@ -23,7 +23,8 @@ from launch.run import split_override
 from launch.slurm import sbatch_faults
 from launch.survey import Survey, ask, local_command, shared_folder, srun_command, ssh_command
 from launch.verdicts import Host, Row, Wanted, brief_list, host_rows, meeting_rows, row
-from pretrain.config import RunConfig, load_config, read_yaml
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config, read_yaml
 from pretrain.rendezvous import free_port
 from tokenizer.errors import UserError
 from tokenizer.printable import printable

@@ -22,7 +22,7 @@ from typing import Any
 from launch.commands import AGENT_PLAN, node_launcher
 from launch.hosts import END_FILE, device_numbers
 from launch.workers import POLL_SECONDS, end_group, worker_environment
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 
 USER_ERROR = 2
 PLAN_SECONDS = 30.0

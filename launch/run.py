@@ -30,17 +30,9 @@ from launch.slurm import (
     submit,
 )
 from launch.workers import EXIT_PREEMPTED, supervise, wait_for_lock
-from pretrain.config import (
-    MAY_DIFFER_ON_RESUME,
-    PAPER_BATCH,
-    PAPER_LR,
-    RunConfig,
-    data_faults,
-    differences,
-    load_config,
-    scaled_lr,
-    to_plain,
-)
+from pretrain.config import PAPER_BATCH, PAPER_LR, RunConfig, scaled_lr
+from pretrain.config_file import MAY_DIFFER_ON_RESUME, differences, load_config, to_plain
+from pretrain.data_faults import data_faults
 from pretrain.report import START_VARIABLE
 from pretrain.run_lock import hold_lock
 from pretrain.sessions import run_session

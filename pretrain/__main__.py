@@ -10,7 +10,8 @@ import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from pretrain.config import SupervisionConfig, load_config
+from pretrain.config import SupervisionConfig
+from pretrain.config_file import load_config
 from pretrain.rendezvous import own_rank
 from pretrain.report import Diagnosis, Preempted, is_overtaken, own_start, read_report, write_report
 from pretrain.run_lock import hold_lock

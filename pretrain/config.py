@@ -1,24 +1,18 @@
-"""The run config: YAML and command-line overrides in, one frozen `RunConfig` out, or one error that lists every fault.
+"""The run config: one frozen `RunConfig`, made of a section for each part of a run.
 
 Each field's default stands here and nowhere else. `vocab_size` and `max_seq_length` are read from the data's manifest.
+pretrain/config_file.py reads and checks it.
 """
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from data_prep.schema import TOKENIZER_FOLDER, Manifest
 from pretrain.deepspeed_keys import check_deepspeed
-from pretrain.hf_shape import OTHERS, SHAPE, model_fields
-from tokenizer.errors import UserError
-from tokenizer.files import sha256_of_files
 
 FORMAT_VERSION = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -286,22 +280,6 @@ class RunConfig:
         raise_faults(faults)
 
 
-MAY_DIFFER_ON_RESUME = (
-    "data.path",
-    "continue_from",
-    "training.steps",
-    "training.micro_batch_size",
-    "training.bucket_by_length",
-    "training.compile",
-    "training.activation_checkpointing",
-    "checkpoint.",
-    "stability.",
-    "supervision.",
-    "logging.",
-)
-"""Fields, or sections, that a resumed run may change. A moved data folder is known by its manifest; the number of processes is no
-field."""
-
 PAPER_LR, PAPER_BATCH = 0.00176, 4096
 """Lan et al., section 4.1: LAMB at batch 4,096."""
 
@@ -309,147 +287,3 @@ PAPER_LR, PAPER_BATCH = 0.00176, 4096
 def scaled_lr(global_batch_size: int) -> float:
     """The paper's learning rate for another batch, by the square-root rule (You et al., arXiv 1904.00962, section 4)."""
     return PAPER_LR * math.sqrt(global_batch_size / PAPER_BATCH)
-
-
-def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
-    """Read YAML, apply `section.field` overrides (values as YAML), check everything.
-
-    Raises:
-        UserError: the file cannot be read, or any field is unknown, missing, of the wrong type or out of range; all are listed.
-    """
-    content = read_yaml(path)
-    for name, value in overrides:
-        section, _, key = name.partition(".")
-        if key and content.get(section) is None:
-            content[section] = {}
-        target = content[section] if key else content
-        if not isinstance(target, dict):
-            raise UserError(f"{path}: section {section} must hold fields, but is {target!r}.")
-        target[key or section] = parse_value(name, value)
-    begins = content.get("continue_from") is None  # with it init_from does not go together, which `check_config` says
-    if begins and isinstance(model := content.get("model"), dict) and isinstance(model.get("init_from"), str):
-        content["model"] = taken_over(model)
-    return check_config(content, source=str(path))
-
-
-def taken_over(model: dict[str, Any]) -> dict[str, Any]:
-    """The section `model`, with the fields that are not given from `init_from`.
-
-    A run that has begun has all fields in its config.yaml, and does without that folder.
-    """
-    if model.keys() >= {*SHAPE, *OTHERS}:
-        return model
-    try:
-        theirs, _ = model_fields(Path(model["init_from"]))
-    except UserError as error:
-        raise UserError(f"model.init_from: {error} A run that has begun does without: --config RUN/config.yaml.") from error
-    if model.get("share", "all") != "all":  # exported with a group for each layer
-        del theirs["num_hidden_groups"]
-    return theirs | model
-
-
-def check_config(content: dict[str, Any], *, source: str) -> RunConfig:
-    """A `RunConfig` from plain data, the learning rate filled in; every fault in one `UserError`."""
-    content = {
-        key: {} if value is None and key not in ("continue_from", "format_version") else value for key, value in content.items()
-    }
-    try:
-        config = TypeAdapter(RunConfig).validate_python(content)
-        lr = config.optimizer.lr or scaled_lr(config.training.global_batch_size)
-        return replace(config, optimizer=replace(config.optimizer, lr=lr))
-    except ValidationError as error:
-        faults = [line for fault in error.errors() for line in describe(fault).split("\n")]
-    listed = "\n".join(f"  - {fault}" for fault in faults)
-    raise UserError(f"{source}: {len(faults)} fault(s) in the run config:\n{listed}")
-
-
-def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Fields, as `section.field: old -> new`, that differ and may not differ on resume."""
-    before, after = flatten(to_plain(old)), flatten(to_plain(new))
-    return [
-        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not name.startswith(MAY_DIFFER_ON_RESUME)
-    ]
-
-
-def data_faults(config: RunConfig, manifest: Manifest, num_procs: int) -> list[str]:
-    """What does not fit between config, data folder and number of processes; a line each."""
-    faults = []
-    if manifest.max_seq_length > config.model.max_position_embeddings:
-        faults.append(
-            f"model.max_position_embeddings: is {config.model.max_position_embeddings}, but {config.data.path} holds sequences "
-            f"of up to {manifest.max_seq_length} pieces. Raise it, or prepare with a smaller --max_seq_length."
-        )
-    if config.training.global_batch_size < num_procs:
-        faults.append(
-            f"training.global_batch_size: is {config.training.global_batch_size}, below the {num_procs} processes. "
-            "Raise it or start fewer."
-        )
-    return faults + tokenizer_faults(config.data.path, manifest)
-
-
-def tokenizer_faults(data: Path, manifest: Manifest) -> list[str]:
-    """A line if the tokenizer beside the shards is not the one they were made with."""
-    folder = data / TOKENIZER_FOLDER
-    try:
-        found = sha256_of_files(folder / "tokenizer.json", folder / "tokenizer_config.json")
-    except OSError as error:
-        return [f"{error.filename}: cannot be read ({error.strerror}). Prepare the data again."]
-    if found == manifest.tokenizer_sha256:
-        return []
-    return [
-        f"{folder}: is not the tokenizer of the shards (SHA-256 {found[:12]}..., the manifest has "
-        f"{manifest.tokenizer_sha256[:12]}...). Put the former files back, or prepare the data again."
-    ]
-
-
-def to_plain(config: RunConfig) -> dict[str, Any]:
-    """Nested dict of plain values, as written to RUN/config.yaml."""
-    return TypeAdapter(RunConfig).dump_python(config, mode="json")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Give a YAML run config, e.g. configs/demo.yaml.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content or {}, dict):
-        raise UserError(f"{path}: expected sections such as `model:` and `training:`, found {type(content).__name__}.")
-    return content or {}
-
-
-def parse_value(name: str, value: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--{name} {value}: the value is not valid YAML.") from error
-
-
-def describe(fault: Mapping[str, Any]) -> str:
-    """One line for one pydantic error (several for a check of ours), with the nearest known name for a misspelt key."""
-    where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "missing":
-        return f"{where}: is missing" + (" (albert launch --data DATA)" if where in ("data", "data.path") else "")
-    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner = RunConfig
-        for part in fault["loc"][:-1]:
-            owner = get_type_hints(owner)[str(part)]
-        near = difflib.get_close_matches(str(fault["loc"][-1]), [item.name for item in fields(owner)], n=1, cutoff=0.5)
-        return f"{where}: no such field" + (f"; did you mean {near[0]}?" if near else "")
-    if fault["type"] == "value_error":
-        return "\n".join(f"{where}.{line}".removeprefix(".") for line in str(fault["ctx"]["error"]).split("\n"))
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{where}: {message}, found {fault['input']!r}"
-
-
-def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

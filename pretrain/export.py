@@ -11,7 +11,9 @@ from torch import Tensor
 
 from data_prep.schema import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, manifest_sha256, read_manifest
 from pretrain.checkpoint import save_tensors
-from pretrain.config import RunConfig, load_config, tokenizer_faults
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config
+from pretrain.data_faults import tokenizer_faults
 from pretrain.export_check import check_export, load_transformers, take_sample
 from pretrain.export_options import ExportOptions
 from pretrain.export_source import Source, read_source

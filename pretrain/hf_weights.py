@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pretrain.config import ModelConfig, describe
+from pretrain.config import ModelConfig
+from pretrain.config_file import describe
 from pretrain.hf_shape import SHAPE, model_fields
 from pretrain.model import LAYER_NORM_EPS, block_of_layer
 from tokenizer.errors import UserError, first_line

@@ -11,7 +11,8 @@ import torch
 from data_prep.schema import TOKENIZER_FOLDER, Manifest, manifest_sha256
 from pretrain.checkpoint import load_weights
 from pretrain.checkpoint_choice import choose_checkpoint, find
-from pretrain.config import ModelConfig, load_config
+from pretrain.config import ModelConfig
+from pretrain.config_file import load_config
 from pretrain.hf_weights import config_from_hf, read_hf_weights
 from pretrain.model import Albert
 from tokenizer.chain import load_chain

@@ -6,7 +6,8 @@ from typing import Any
 
 from data_prep.schema import Manifest, manifest_sha256
 from pretrain.checkpoint import newest_good_checkpoint, read_state
-from pretrain.config import RunConfig, load_config
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config
 from pretrain.progress import Progress, progress_from, read_rollbacks
 from tokenizer.errors import UserError
 

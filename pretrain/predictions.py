@@ -13,8 +13,9 @@ from data_prep.instances import Instance, load_pieces, sample_instances
 from data_prep.schema import NO_LABEL, Manifest, manifest_sha256
 from data_prep.words import SPACE
 from pretrain.checkpoint import load_weights, read_state, step_of
-from pretrain.config import ModelConfig, tokenizer_faults
+from pretrain.config import ModelConfig
 from pretrain.data import collate, open_split
+from pretrain.data_faults import tokenizer_faults
 from pretrain.model import Albert
 from pretrain.products import bound_cache
 from tokenizer.errors import UserError

@@ -12,7 +12,8 @@ import yaml
 from data_prep.instances import Token
 from data_prep.summary import label_name
 from pretrain.axes import step_edges
-from pretrain.config import RunConfig, to_plain
+from pretrain.config import RunConfig
+from pretrain.config_file import to_plain
 from pretrain.curves import STYLE as CURVE_STYLE
 from pretrain.curves import Line, draw_curves
 from pretrain.predictions import NUM_GUESSES, Guess, Prediction, Predictions

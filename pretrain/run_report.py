@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.schema import Manifest, read_manifest
-from pretrain.config import RunConfig, load_config
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config
 from pretrain.report import read_report
 from tokenizer.errors import UserError
 from tokenizer.provenance import Record, read_record

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.schema import MANIFEST_NAME
-from pretrain.config import RunConfig, to_plain
+from pretrain.config import RunConfig
+from pretrain.config_file import to_plain
 from pretrain.report import newest_step
 from tokenizer.provenance import Record, close_session, exit_code_of, new_record, open_session, parent, read_record, write_record
 

@@ -18,8 +18,10 @@ from torch.profiler import record_function
 from data_prep.schema import Manifest, read_manifest
 from pretrain.attention import chosen_kernel
 from pretrain.compilation import check_compiler, compile_seconds, compiled_graphs
-from pretrain.config import RunConfig, data_faults, load_config
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config
 from pretrain.data import Split, open_split
+from pretrain.data_faults import data_faults
 from pretrain.distributed import rank, sum_over_ranks, world_size
 from pretrain.engine import AUTOCAST_DTYPES, Engine, start_deepspeed
 from pretrain.evaluate import batch_counts, mean_metrics, sum_losses, validate

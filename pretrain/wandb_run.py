@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from data_prep.schema import manifest_sha256
-from pretrain.config import RunConfig, to_plain
+from pretrain.config import RunConfig
+from pretrain.config_file import to_plain
 from pretrain.distributed import world_size
 from tokenizer.files import write_text
 from tokenizer.provenance import code_revision

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from benchmarks.ablation_rows import CHANGES, CONFIGS, DATA, REFERENCE, TABLES, Row, Table, config_text
 from benchmarks.ablations import main
-from pretrain.config import flatten, load_config, to_plain
+from pretrain.config_file import flatten, load_config, to_plain
 
 TINY = {
     "model.hidden_size": 16,

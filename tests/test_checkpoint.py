@@ -23,7 +23,8 @@ from pretrain.checkpoint import (
     write_checkpoint,
 )
 from pretrain.checkpoint_writer import CheckpointWriter
-from pretrain.config import ModelConfig, OptimizerConfig, load_config
+from pretrain.config import ModelConfig, OptimizerConfig
+from pretrain.config_file import load_config
 from pretrain.metrics import truncate_after
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launch.config_reference import config_fields, page
-from pretrain.config import check_config, differences, load_config, to_plain
+from pretrain.config_file import check_config, differences, load_config, to_plain
 from tokenizer.errors import UserError
 
 ROOT = Path(__file__).parent.parent

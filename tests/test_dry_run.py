@@ -10,7 +10,7 @@ from conftest import ROOT
 from data_prep.schema import read_manifest
 from launch.dry_run import amount, describe_hours
 from launch.options import Gpu as GpuOption
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.data import open_split
 from pretrain.flops import GPUS, step_flops
 from pretrain.memory import count_parameters

@@ -9,7 +9,8 @@ from pathlib import Path
 
 PRELUDE = """
 import torch
-from pretrain.config import OptimizerConfig, check_config
+from pretrain.config import OptimizerConfig
+from pretrain.config_file import check_config
 from pretrain.engine import Engine, start_deepspeed
 from pretrain.optimizer import build_optimizer
 

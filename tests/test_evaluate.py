@@ -21,7 +21,7 @@ from pretrain.breakdown import HeldOut, length_bands, rank_bands
 from pretrain.checkpoint import load_weights
 from pretrain.comparison import evaluate
 from pretrain.comparison_table import accuracy
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.data import collate, open_split
 from pretrain.evaluate_options import EvaluateOptions
 from pretrain.export import load_model as load_run_model

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 
 from data_prep.schema import manifest_sha256, read_manifest
 from pretrain.checkpoint import delete_old_checkpoints, list_checkpoints, snapshot, write_checkpoint
-from pretrain.config import RunConfig, load_config, to_plain
+from pretrain.config import RunConfig
+from pretrain.config_file import load_config, to_plain
 from pretrain.data import collate, open_split
 from pretrain.export import FILES, export, load_model
 from pretrain.export_check import check_export, load_transformers, take_sample

@@ -18,7 +18,7 @@ from data_prep.prepare import prepare
 from launch.options import LaunchOptions
 from launch.run import launch
 from pretrain.comparison import evaluate
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.evaluate_options import EvaluateOptions
 from pretrain.hf_shape import SHAPE as SHAPE_FIELDS
 from pretrain.init_from import check_init_from, load_init_weights

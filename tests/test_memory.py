@@ -7,7 +7,8 @@ import torch
 from runs import figures
 
 from data_prep.schema import read_manifest
-from pretrain.config import ModelConfig, load_config
+from pretrain.config import ModelConfig
+from pretrain.config_file import load_config
 from pretrain.memory import estimate_memory, kept_by_layer
 from pretrain.micro_batch import full_batch
 from pretrain.model import Albert

@@ -10,7 +10,7 @@ import torch
 
 from data_prep.schema import read_manifest
 from pretrain.checkpoint import load_weights
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.data import collate, open_split
 from pretrain.model import Albert
 from tokenizer.corpus import read_documents

@@ -19,7 +19,7 @@ from runs import kill_with_workers, start, wait_for
 
 from data_prep.prepare import prepare, shuffle_stage
 from data_prep.schema import read_manifest
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.sessions import run_session
 from tokenizer.files import sha256_of_files
 from tokenizer.input_records import record_input

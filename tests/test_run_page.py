@@ -21,7 +21,7 @@ from data_prep.schema import ROWS_PER_BATCH, manifest_sha256, read_manifest
 from launch.inspect_verb import inspect
 from pretrain.axes import log_ticks, short, step_edges, ticks_between
 from pretrain.checkpoint import snapshot, write_checkpoint
-from pretrain.config import load_config
+from pretrain.config_file import load_config
 from pretrain.curves import Line, draw_curves, smoothed
 from pretrain.data import collate, open_split
 from pretrain.model import Albert

@@ -16,7 +16,8 @@ from data_prep.schema import read_manifest
 from pretrain import head, products
 from pretrain.attention import Packing, attention_by_sequence, padded_attention
 from pretrain.compilation import compiled_graphs
-from pretrain.config import ModelConfig, load_config
+from pretrain.config import ModelConfig
+from pretrain.config_file import load_config
 from pretrain.data import Instance, collate, open_split
 from pretrain.flops import step_flops
 from pretrain.loader import Loader

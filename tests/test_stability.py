@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from synthetic import write_synthetic_data
 
 from data_prep.schema import read_manifest
-from pretrain.config import check_config
+from pretrain.config_file import check_config
 from pretrain.data import open_split
 from pretrain.progress import Progress, Rollback, merged, read_rollbacks, sample_numbers, write_rollbacks
 from pretrain.sample_order import sample_rows
