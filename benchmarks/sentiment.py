@@ -6,8 +6,8 @@ The same encoder is pretrained three times on the same text, from the same rando
 and with masks of single words. Each is fine-tuned with several seeds on FOLDER/train.jsonl, as is one with random weights;
 FOLDER/dev.jsonl chooses epoch and learning rate, FOLDER/test.jsonl is what the table shows. A naive Bayes over words stands beside.
 
-What is in the work folder is not made again; a vocabulary may have been put there as WORK/tokenizer. Arguments that are not known
-here go to `albert launch`, such as --training.micro_batch_size 32.
+What is in the work folder is not made again, so it takes one set of arguments alone (but --jobs); a vocabulary may have been put
+there as WORK/tokenizer. Arguments that are not known here go to `albert launch`, such as --training.micro_batch_size 32.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import random
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,14 @@ ARMS = {
 }
 
 
-def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", required=True, help="text to pretrain on")
     parser.add_argument("--labelled", type=Path, required=True, help="folder with train.jsonl, dev.jsonl, test.jsonl: text, label")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=list(ARMS), help="rows of the table; random takes albert's shape"
+    )
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "small.yaml")
     parser.add_argument("--steps", type=int, help="of pretraining, a tenth of them warm-up; default: the config's")
     parser.add_argument("--vocab_size", type=int, default=8000)
@@ -52,16 +56,21 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--epochs", type=int, default=6, help="of fine-tuning, at most")
     parser.add_argument("--learning_rates", type=float, nargs="+", default=[5e-5, 2e-4], help="of fine-tuning; dev chooses")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, on the same device")
-    return parser.parse_known_args()
+    arguments, of_launch = parser.parse_known_args(words)
+    if "random" in arguments.arms and "albert" not in arguments.arms:
+        parser.error("--arms random: takes the shape of albert, so name that, too")
+    return arguments, of_launch
 
 
-def main() -> int:
-    arguments, of_launch = parse_arguments()
+def main(words: Sequence[str]) -> int:
+    arguments, of_launch = parse_arguments(words)
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
+    settle(work / "settings.json", {name: value for name, value in vars(arguments).items() if name != "jobs"}, of_launch)
+    objectives = {name: options for name, options in OBJECTIVES.items() if name in arguments.arms}
     if arguments.train_rows:
         draw_rows(arguments)
-    tokenizer, data = work / "tokenizer", {name: work / "data" / name for name in OBJECTIVES}
+    tokenizer, data = work / "tokenizer", {name: work / "data" / name for name in objectives}
     if not tokenizer.is_dir():
         make = ("--input", arguments.input, "--output", tokenizer, "--vocab_size", arguments.vocab_size, "--keep_accents", "false")
         run(arguments, [job(work, "tokenizer", "tokenizer", *make)], at_once=1)
@@ -70,7 +79,7 @@ def main() -> int:
     from_text += ("--dupe_factor", arguments.dupe_factor)
     prepare = [
         job(work, f"prepare_{name}", "prepare", *from_text, *options, "--output", data[name])
-        for name, options in OBJECTIVES.items()
+        for name, options in objectives.items()
     ]
     run(arguments, prepare, at_once=1)
 
@@ -78,7 +87,7 @@ def main() -> int:
         shares = {"training.steps": 1, "schedule.total_steps": 1, "schedule.warmup_steps": 10}
         of_launch += [word for field, share in shares.items() for word in (f"--{field}", str(arguments.steps // share))]
     of_launch += ["--config", arguments.config, "--num_procs", 1, "--logging.wandb", "disabled"]
-    runs, exports = ({name: work / kind / name for name in OBJECTIVES} for kind in ("runs", "exports"))
+    runs, exports = ({name: work / kind / name for name in objectives} for kind in ("runs", "exports"))
     run(
         arguments,
         [job(work, f"launch_{name}", "launch", "--data", data[name], "--output", runs[name], *of_launch) for name in runs],
@@ -86,15 +95,28 @@ def main() -> int:
     missing = [name for name in exports if not exports[name].is_dir()]
     run(arguments, [job(work, f"export_{name}", "export", "--run", runs[name], "--output", exports[name]) for name in missing])
     comparison = work / "evaluate.json"
-    of_evaluate = ("--model", *runs.values(), "--data", data["albert"], "--output", comparison)
+    of_evaluate = ("--model", *runs.values(), "--data", data[next(iter(objectives))], "--output", comparison)
     evaluate = [] if comparison.is_file() else [job(work, "evaluate", "evaluate", *of_evaluate)]
-    tunings = [(arm, rate) for arm in ARMS for rate in arguments.learning_rates if not tuned(arguments, arm, rate).is_dir()]
+    tunings = [
+        (arm, rate) for arm in arguments.arms for rate in arguments.learning_rates if not tuned(arguments, arm, rate).is_dir()
+    ]
     run(arguments, [*evaluate, *(finetune(arguments, arm, rate) for arm, rate in tunings)])
 
-    results = {arm: best_rate(arguments, arm) for arm in ARMS}
+    results = {arm: best_rate(arguments, arm) for arm in arguments.arms}
     write_json(work / "results.json", results)
-    print_table(results, naive_bayes(arguments), dict(zip(OBJECTIVES, held_out(comparison), strict=True)))
+    print_table(results, naive_bayes(arguments), dict(zip(objectives, held_out(comparison), strict=True)))
     return 0
+
+
+def settle(path: Path, arguments: dict[str, Any], of_launch: list[str]) -> None:
+    """Write down what the work folder is made with; end the program if it was made with something else."""
+    settings = {name: [*map(str, value)] if isinstance(value, list) else str(value) for name, value in arguments.items()}
+    settings["of_launch"] = of_launch
+    if path.exists():
+        former = json.loads(path.read_text(encoding="utf-8"))
+        if changed := [name for name in settings | former if settings.get(name) != former.get(name)]:
+            raise SystemExit(f"{path.parent} was made with other arguments ({', '.join(changed)}). Choose another --work.")
+    write_json(path, settings)
 
 
 def job(work: Path, name: str, *command: object) -> Job:
@@ -185,4 +207,4 @@ def quality(figures: dict[str, Any], *, has_order: bool) -> tuple[str, str, str]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
