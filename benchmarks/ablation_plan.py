@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.ablation_rows import CONFIGS, Row, Table
 from pretrain.config import RunConfig
-from pretrain.config_file import load_config
+from pretrain.config_file import differences, load_config
 from tokenizer.files import write_json
 
 
@@ -59,8 +59,18 @@ class Plan:
     def run_folder(self, row: Row, seed: int) -> Path:
         return self.folder / row.run / f"seed-{seed}"
 
-    def is_done(self, row: Row, seed: int) -> bool:
+    def has_run(self, row: Row, seed: int) -> bool:
         return (self.run_folder(row, seed) / "DONE").exists()
+
+    def changes(self, row: Row, seed: int) -> list[str]:
+        """Fields, as `section.field: old -> new`, in which a run that is there differs from what is planned."""
+        if not self.has_run(row, seed):
+            return []
+        return differences(load_config(self.run_folder(row, seed) / "config.yaml"), self.config(row, seed))
+
+    def is_done(self, row: Row, seed: int) -> bool:
+        """Whether it ran, and as planned: the figures of another config have no place in the tables."""
+        return self.has_run(row, seed) and not self.changes(row, seed)
 
     def crowds(self) -> list[int]:
         """How many runs were trained at once, in the calls so far; speeds hang on it."""

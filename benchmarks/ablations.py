@@ -25,7 +25,6 @@ from benchmarks.ablation_jobs import ALBERT, Ended, Job, fault_of, run_jobs
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
-from pretrain.config_file import differences, load_config
 from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 from tokenizer.files import as_user_error
@@ -46,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         prepare(plan, options)
         if options.prepare_only:
             return 0
-        failures = {} if options.report_only else train(plan, options.jobs)
+        failures = foreign_runs(plan)
+        if not options.report_only:
+            failures |= train(plan, options.jobs)
         failures |= evaluate(plan, options.jobs, device.type, options.max_instances)
         write_report(plan, describe(device))
     except (UserError, OSError) as error:
@@ -171,16 +172,25 @@ def make(plan: Plan, name: str, arguments: list[str]) -> None:
         raise UserError(f"{name} could not be made: {fault_of(ended)}")
 
 
+def foreign_runs(plan: Plan) -> dict[str, str]:
+    """Those in the work folder that are done, but not as planned; they stay, and are left out of the tables."""
+    runs = [(row, seed) for seed in range(plan.num_seeds) for row in plan.rows.values()]
+    return {
+        f"{row.run} seed {seed}": f"{plan.run_folder(row, seed)} was run with another config ({'; '.join(changes)}). "
+        "Choose another --work"
+        for row, seed in runs
+        if (changes := plan.changes(row, seed))
+    }
+
+
 def train(plan: Plan, at_once: int) -> dict[str, str]:
-    """Start what is not done, the rows of seed 0 first; what failed, with its fault."""
-    failures, jobs = {}, []
-    for seed in range(plan.num_seeds):
-        for row in plan.rows.values():
-            folder, name = plan.run_folder(row, seed), f"{row.run} seed {seed}"
-            if not plan.is_done(row, seed):
-                jobs.append(Job(name, launch_command(plan, row, seed), plan.folder / "logs" / f"{row.run}-{seed}.log"))
-            elif changed := differences(load_config(folder / "config.yaml"), plan.config(row, seed)):
-                failures[name] = f"{folder} was run with another config ({'; '.join(changed)}). Choose another --work"
+    """Start what has not run, the rows of seed 0 first; what failed, with its fault."""
+    jobs = [
+        Job(f"{row.run} seed {seed}", launch_command(plan, row, seed), plan.folder / "logs" / f"{row.run}-{seed}.log")
+        for seed in range(plan.num_seeds)
+        for row in plan.rows.values()
+        if not plan.has_run(row, seed)
+    ]
     total = plan.num_seeds * len(plan.rows)
     print(f"{total} runs, {total - len(jobs)} of them done before; {at_once} at once", flush=True)
     if jobs:
@@ -191,7 +201,7 @@ def train(plan: Plan, at_once: int) -> dict[str, str]:
         outcome = "done" if ended.code == 0 else f"FAILED with exit code {ended.code} ({ended.job.log})"
         print(f"[{next(numbers)}/{len(jobs)}] {ended.job.name}: {outcome}, {ended.seconds:.0f} s", flush=True)
 
-    return failures | {ended.job.name: fault_of(ended) for ended in run_jobs(jobs, at_once, tell) if ended.code}
+    return {ended.job.name: fault_of(ended) for ended in run_jobs(jobs, at_once, tell) if ended.code}
 
 
 def launch_command(plan: Plan, row: Row, seed: int) -> list[str]:

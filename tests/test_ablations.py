@@ -95,8 +95,10 @@ def test_tables_from_data_over_a_run_that_fails(data, tmp_path, monkeypatch, cap
     assert len([line for line in lines if line.startswith(("| six layers |", "| one layer, pieces |"))]) == 2
     assert not any("tokens/s" in line for line in lines)  # two runs at once share the cores
 
-    assert main([*command, "--optimizer.lr", "0.5"]) == 1
-    assert "was run with another config (optimizer.lr: 0.004 -> 0.5)" in capsys.readouterr().err
+    for more in ([], ["--report_only"]):
+        assert main([*command, "--optimizer.lr", "0.5", *more]) == 1
+        assert "was run with another config (optimizer.lr: 0.004 -> 0.5)" in capsys.readouterr().err
+        assert [row["runs"] for row in read(work)] == [[], []]
 
 
 def read(work):
