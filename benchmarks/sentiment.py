@@ -152,9 +152,14 @@ def train_file(arguments: argparse.Namespace) -> Path:
 
 
 def draw_rows(arguments: argparse.Namespace) -> None:
-    lines = (arguments.labelled / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    drawn = random.Random(0).sample(lines, min(arguments.train_rows, len(lines)))
-    train_file(arguments).write_text("".join(drawn), encoding="utf-8")
+    rows = read_rows(arguments.labelled / "train.jsonl")
+    drawn = random.Random(0).sample(rows, min(arguments.train_rows, len(rows)))
+    train_file(arguments).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in drawn), encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as lines:  # ends a line at \n alone, as JSON lines do
+        return [json.loads(line) for line in lines if line.strip()]
 
 
 def best_rate(arguments: argparse.Namespace, arm: str) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def naive_bayes(arguments: argparse.Namespace) -> dict[str, float]:
     parts = {}
     for name in ("train", "dev", "test"):
         path = train_file(arguments) if name == "train" else arguments.labelled / f"{name}.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = read_rows(path)
         parts[name] = [row["text"] for row in rows], [row["label"] for row in rows]
     model = make_pipeline(CountVectorizer(), MultinomialNB()).fit(*parts["train"])
     return {name: float(model.score(*parts[name])) for name in ("dev", "test")}
@@ -195,9 +200,9 @@ def print_table(results: dict[str, Any], words: dict[str, float], pretraining: d
         cells = [ARMS[arm], *(("", "", "") if figures is None else quality(figures, has_order=arm != "no_sentence_order"))]
         accuracy = {split: result["scores"][split]["accuracy"] for split in ("validation", "test")}
         seeds = [seed["scores"]["test"]["accuracy"] for seed in result["seeds"]]
-        spread = statistics.stdev(seeds) if len(seeds) > 1 else 0.0
+        spread = f"{statistics.stdev(seeds):.3f}" if len(seeds) > 1 else "-"
         cells += [f"{result['learning_rate']:g}", f"{accuracy['validation']['mean']:.3f}", f"**{accuracy['test']['mean']:.3f}**"]
-        print(f"| {' | '.join([*cells, f'{spread:.3f}', ' '.join(f'{seed:.3f}' for seed in seeds)])} |")
+        print(f"| {' | '.join([*cells, spread, ' '.join(f'{seed:.3f}' for seed in seeds)])} |")
     print(f"| naive Bayes over words | | | | | {words['dev']:.3f} | **{words['test']:.3f}** | | |")
 
 
