@@ -49,7 +49,7 @@ test-transformers4: .venv/installed-test
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> "$$($(T4)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
 	$(PIP_ALONE) $(BIN)/python -m pip --python $(T4)/bin/python install --quiet --no-deps $(FROM_WHEELHOUSE) --requirement tests/transformers4.txt
-	TRANSFORMERS_4=$(T4)/bin/python $(BIN)/python -m pytest tests/test_export.py -k transformers_4
+	TRANSFORMERS_4=$(T4)/bin/python $(BIN)/python -m pytest tests/test_export.py tests/test_squad_scorer.py -k transformers_4
 
 # A namespace with the loopback interface alone, down; training needs it up.
 ALONE = unshare $(if $(filter 0,$(shell id -u)),--net,--map-root-user --net) sh -c 'ip link set lo up && exec "$$@"' sh
