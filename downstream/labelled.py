@@ -1,16 +1,13 @@
 """Labelled texts from a file or a dataset: rows of named columns, and which column is what."""
 
 import csv
-import gzip
 import json
-import re
 import sys
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from downstream.text_files import is_text, kind_of, open_text
 from tokenizer.errors import UserError
 from tokenizer.faults import Faults
 from tokenizer.input_records import record_dataset, record_file
@@ -126,45 +123,6 @@ def read_file(path: Path, reading: Reading) -> list[Row]:
         raise UserError(f"{path}: its rows name their columns; leave --columns out.")
     with open_text(path) as file:
         return read_json_lines(file, path) if kind == ".jsonl" else read_table(file, path, kind, reading)
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """A file in UTF-8, maybe .gz.
-
-    Raises:
-        UserError: it cannot be opened, or not be read to where the reader went.
-    """
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"{path}: cannot be read ({reason}).") from error
-
-
-def read_json(path: Path) -> Any:
-    """The one JSON value of a file, maybe .gz.
-
-    Raises:
-        UserError: it cannot be read, or is none.
-    """
-    with open_text(path) as file:
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: is no JSON ({error}).") from error
-
-
-def kind_of(path: Path) -> str:
-    """The suffix, such as .tsv, of a file that may be .gz."""
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-
-
-def is_text(found: Any) -> bool:
-    """A string without the half characters that JSON can hold (lone surrogates), which no tokenizer takes."""
-    return isinstance(found, str) and not re.search("[\ud800-\udfff]", found)
 
 
 def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Row]:

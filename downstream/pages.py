@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from downstream.labelled import TABLES, TEXTS, Reading, is_text, kind_of, read_file
+from downstream.labelled import TABLES, TEXTS, Reading, read_file
+from downstream.text_files import is_text, kind_of
 from tokenizer.corpus import read_documents
 from tokenizer.errors import UserError
 from tokenizer.faults import Faults

@@ -58,8 +58,8 @@ def rank(folder: Path, query: str, inputs: Sequence[str], passage_length: int | 
 
     refuse_missing_libraries("transformers")
     from downstream.embeddings import embed_ids, embed_texts, load_encoder, normalize
-    from downstream.labelled import is_text
     from downstream.pages import cut_passages, read_pages
+    from downstream.text_files import is_text
 
     if not is_text(query) or not query.strip():
         raise UserError("--query: is empty, or not in UTF-8.")

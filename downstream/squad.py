@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from downstream.labelled import Reading, is_text, kind_of, read_json
+from downstream.labelled import Reading
+from downstream.text_files import is_text, kind_of, read_json
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_file
 from tokenizer.provenance import Record

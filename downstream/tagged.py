@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from downstream.labelled import HF, Reading, Row, is_text, kind_of, named_split, open_text, read_dataset, read_file
+from downstream.labelled import HF, Reading, Row, named_split, read_dataset, read_file
+from downstream.text_files import is_text, kind_of, open_text
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_dataset, record_file
 from tokenizer.provenance import Record

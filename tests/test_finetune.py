@@ -242,6 +242,23 @@ def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
         read(path, Reading(on_error="skip"), split="test", labelled=False)
 
 
+@pytest.mark.parametrize(("name", "encoding"), [("a.tsv", "utf-16"), ("b.jsonl", "latin-1"), ("c.csv.gz", "latin-1")])
+def test_a_file_that_is_not_utf_8_is_to_be_saved_so(name, encoding, tmp_path):
+    content = json.dumps({"text": "née", "label": "x"}, ensure_ascii=False).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(UserError, match=rf"{name}: is not in UTF-8 \(byte 0x..\).*Save it as UTF-8\.$"):
+        read(str(tmp_path / name))
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    table, line = "text,label\na,x\n", '{"text": "a", "label": "x"}'
+    for name, content in (("A.CSV", table), ("A.TSV", table.replace(",", "\t")), ("A.JSONL", line)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / f"{name}.GZ").write_bytes(gzip.compress(content.encode()))
+        for source in (name, f"{name}.GZ"):
+            assert read(str(tmp_path / source)).rows == [{"text": "a", "label": "x"}]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
