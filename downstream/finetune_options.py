@@ -38,15 +38,16 @@ class FinetuneOptions:
     `token_classification`: a tag for each word; `glue`: all of its tasks that --glue_folder holds; `question_answering` as in
     SQuAD, v1.1 or v2.0; `multiple_choice` as in RACE."""
     train: str | None = None
-    """Labelled texts: a .tsv, .csv or .jsonl file, maybe .gz, or hf:NAME[:CONFIG[:SPLIT]] for a dataset of `datasets`. Of
-    token_classification: a CoNLL file (of any other ending), or .jsonl or a dataset with a list of words and one of tags in each
-    row. Of question_answering: the .json of SQuAD, maybe .gz. Of multiple_choice: a folder as RACE/train, or a .jsonl file, maybe
-    .gz."""
+    """Labelled texts: a .tsv, .csv or .jsonl file in UTF-8, maybe .gz, or hf:NAME[:CONFIG[:SPLIT]] for a dataset of `datasets`. A
+    .tsv is read without quoting, as those of GLUE are, so quotes stay in its texts; a .csv is read with quoting, as spreadsheets
+    and pandas write it. Of token_classification: a CoNLL file (of any other ending), or .jsonl or a dataset with a list of words
+    and one of tags in each row. Of question_answering: the .json of SQuAD, maybe .gz. Of multiple_choice: a folder as RACE/train,
+    or a .jsonl file, maybe .gz."""
     validation: str | None = None
     """As --train, to choose the best epoch by; default: a tenth of --train, drawn with --seed (of questions: of their contexts)."""
     test: str | None = None
-    """As --train, looked at once, after the training; its predictions are written to predictions_test.tsv, of question_answering
-    to predictions_test.json."""
+    """As --train, looked at once, after the training; where no row has a label there are no figures. Its predictions are written
+    to predictions_test.tsv, of question_answering to predictions_test.json, of token_classification to predictions_test.conll."""
     glue_folder: Path | None = None
     """For --task glue: a folder with CoLA, SST-2, MRPC and so on, each with train.tsv, dev.tsv and maybe test.tsv."""
     text: str | None = None

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -22,6 +24,12 @@ PAIRS = ("text_pair", "sentence2", "question2", "hypothesis")
 LABELS = ("label", "score")
 HF = "hf:"
 TABLES = (".tsv", ".csv")
+QUOTED = re.compile('"(?:[^"]|"")*"')
+"""A cell between quotes, each one in it doubled."""
+UNQUOTED = (
+    "A .tsv is read without quoting, as those of GLUE are; "
+    "if a spreadsheet or pandas wrote it, save it as .csv, which is read with it."
+)
 
 Row = dict[str, Any]
 
@@ -74,29 +82,31 @@ class Labelled(NamedTuple):
         return first, second
 
     def labels(self) -> list[str]:
-        """As texts: 1 and "1" are one label.
+        """As texts without white space around them: 1, "1" and "1 " are one label.
 
         Raises:
             UserError: a row has none.
         """
-        for number, label in enumerate(labels := self.column(self.columns.label), 1):
-            if label in (None, "") or isinstance(label, (list, dict)) or not is_text(str(label)):
-                raise UserError(f"{self.source}, row {number}: has no label in the column {self.columns.label}.")
-        return [str(label) for label in labels]
+        labels = list(map(label_of, self.column(self.columns.label)))
+        if "" in labels:
+            row = labels.index("") + 1
+            raise UserError(f"{self.source}, row {row}: has no label in the column {self.columns.label}.")
+        return labels
 
     def column(self, name: str | None) -> list[Any] | None:
         return None if name is None else [row.get(name) for row in self.rows]
 
 
-def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *, labelled: bool) -> Labelled:
+def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *, labelled: bool, decided: bool = False) -> Labelled:
     """A .tsv (no quoting, as in GLUE), .csv or .jsonl file, maybe .gz, or `hf:NAME[:CONFIG[:SPLIT]]`.
 
-    split: of a dataset, where the source names none; labelled: whether there must be labels. Where they need not be, a row without,
-    or -1 in every row, means that there are none, and no row is skipped: predictions go by the number of the row.
+    split: of a dataset, where the source names none; labelled: whether there must be labels. Where they need not be, no row with
+    one, or -1 in every row, means that there are none, which is said, and no row is skipped: predictions go by the number of the
+    row. decided: see `find_columns`.
 
     Raises:
         UserError: the source is missing, empty or of another kind; a row is damaged, named by its line; a column or a text is not
-            there.
+            there; some rows have a label and others not.
     """
     reading = reading if labelled else reading._replace(on_error="mend")
     if source.startswith(HF):
@@ -106,13 +116,35 @@ def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *,
         rows, record = read_file(Path(source), reading), record_file(source)
     if not rows:
         raise UserError(f"{source}: holds no rows.")
-    columns = find_columns(rows, wanted, source, reading, labelled=labelled)
-    labels = [row.get(columns.label) for row in rows]
-    if not labelled and (any(label in (None, "") for label in labels) or {str(label) for label in labels} <= {"-1", "-1.0"}):
+    columns = find_columns(rows, wanted, source, reading, labelled=labelled, decided=decided)
+    if not labelled and not has_labels(rows, columns.label, source):
+        why = f"its column {columns.label} has none" if columns.label else f"it has: {reading.quote(names_in(rows))}"
+        print(f"{source}: no {columns.label or wanted.label or ' or '.join(LABELS)} ({why}); it gets predictions, but no figures")
         columns = columns._replace(label=None)
     part = Labelled(source, record, columns, rows, reading)
     part.texts()  # while rows have the numbers that they have in the file
     return part
+
+
+def has_labels(rows: list[Row], column: str | None, source: str) -> bool:
+    """Whether rows that may be without have labels; -1 in all of them, as GLUE's datasets have it, is none.
+
+    Raises:
+        UserError: some have one and others not.
+    """
+    labels = [label_of(row.get(column)) for row in rows]
+    if "" in labels and any(labels):
+        raise UserError(
+            f"{source}, row {labels.index('') + 1}: has no label in the column {column}, as {labels.count(''):,} of {len(rows):,} "
+            "rows. Fill them in, or empty the column for predictions without figures."
+        )
+    return not set(labels) <= {"", "-1", "-1.0"}
+
+
+def label_of(found: Any) -> str:
+    """As a text; empty where there is none."""
+    label = "" if found is None or isinstance(found, (list, dict)) else str(found).strip()
+    return label if is_text(label) else ""
 
 
 def read_file(path: Path, reading: Reading) -> list[Row]:
@@ -126,24 +158,69 @@ def read_file(path: Path, reading: Reading) -> list[Row]:
 
 
 def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Row]:
-    csv.field_size_limit(sys.maxsize)
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {"strict": True}
-    reader = csv.reader(file, **style)
-    header = list(reading.names) or next(reader, [])
+    """A blank line is an empty text where there is one column, as predictions go by the number of the row; else it is nothing."""
+    lines = cells_of(file, kind)
+    header = list(reading.names) or next((cells for _, cells, _ in lines if cells != [""]), [])
+    refuse_twins(header, path, reading)
     rows, skipped = [], 0
-    for cells in reader:
+    for number, cells, line in lines:
         if len(cells) == len(header):
             rows.append(dict(zip(header, cells, strict=True)))
-        elif cells and reading.on_error == "skip":
+        elif cells != [""] and reading.on_error == "skip":
             skipped += 1
-        elif cells:
+        elif cells != [""]:
             raise UserError(
-                f"{path}, line {reader.line_num}: has {len(cells)} columns, expected {len(header)} ({reading.quote(header)}). "
+                f"{path}, line {number}: has {len(cells)} columns, expected {len(header)} ({reading.quote(header)}). "
+                + guess_why(cells, line, kind)
                 + ("Mend it, or leave such rows out with --on_error skip." if reading.on_error == "stop" else "Mend it.")
             )
     if skipped:
         print(f"{path}: {skipped:,} rows with another number of columns than {len(header)} left out")
+    if kind == ".tsv":
+        tell_quotes(rows, path)
     return rows
+
+
+def cells_of(file: TextIO, kind: str) -> Iterator[tuple[int, list[str], str]]:
+    """Of each row the number of its last line, its cells, and that line with its end."""
+    if kind == ".tsv":
+        yield from ((number, line.rstrip("\r\n").split("\t"), line) for number, line in enumerate(file, 1))
+        return
+    last = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal last
+        for line in file:
+            last = line
+            yield line
+
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(lines(), strict=True)
+    for cells in reader:
+        yield reader.line_num, cells or [""], last
+
+
+def guess_why(cells: list[str], line: str, kind: str) -> str:
+    """A row has another number of columns."""
+    if line.endswith("\r"):
+        return "It ends with a lone carriage return, which may belong to a text. "
+    if kind == ".tsv" and any(cell.startswith('"') for cell in cells):
+        return f"{UNQUOTED} "
+    return ""
+
+
+def refuse_twins(names: Sequence[str], path: Path, reading: Reading) -> None:
+    """Raises a UserError where several columns have one name; those without a name cannot be asked for."""
+    if twins := [name for name, number in Counter(names).items() if name and number > 1]:
+        where = "in --columns" if reading.names else "in the header; if that is a row, give --columns NAMES"
+        raise UserError(f"{path}: several columns have the same name ({reading.quote(twins)}). Give each its own {where}.")
+
+
+def tell_quotes(rows: list[Row], path: Path) -> None:
+    """Say it where cells look as if a program that quotes had written them: quotes in them are doubled, or all rows have some."""
+    quoted = [[cell for cell in row.values() if QUOTED.fullmatch(cell)] for row in rows]
+    if any('""' in cell[1:-1] for cells in quoted for cell in cells) or (rows and all(quoted)):
+        print(f'{path}: {sum(map(len, quoted)):,} cells begin and end with ", which belongs to them. {UNQUOTED}')
 
 
 def read_json_lines(file: TextIO, path: Path) -> list[Row]:
@@ -189,16 +266,19 @@ def named_split(source: str, split: str) -> str:
     return f"{HF}{name}:{config}:{chosen or split}"
 
 
-def find_columns(rows: list[Row], wanted: Columns, source: str, reading: Reading, *, labelled: bool) -> Columns:
-    """The columns asked for, or those of the usual names.
+def find_columns(
+    rows: list[Row], wanted: Columns, source: str, reading: Reading, *, labelled: bool, decided: bool = False
+) -> Columns:
+    """The columns asked for, or those of the usual names; where all is decided, None asks for no column at all.
 
     Raises:
         UserError: one is not there, or nothing says which of several texts is meant.
     """
-    there = list(dict.fromkeys(name for row in rows for name in row))
+    there = names_in(rows)
     faults, found = [], {}
     for role, usual, needed in (("text", TEXTS, True), ("text_pair", PAIRS, False), ("label", LABELS, labelled)):
         asked = getattr(wanted, role)
+        usual = () if decided else usual
         found[role] = next((name for name in ((asked,) if asked else usual) if name in there), None)
         if found[role] is None and (needed or (asked and role != "label")):
             faults.append(f"no column {asked or ' or '.join(usual)}; give --{role} NAME")
@@ -210,3 +290,7 @@ def find_columns(rows: list[Row], wanted: Columns, source: str, reading: Reading
             f"{source}: {'; '.join(faults)}. It has: {reading.quote(there)}. Is that a row, and not a header? Give --columns NAMES."
         )
     return Columns(**found)
+
+
+def names_in(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

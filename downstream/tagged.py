@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from downstream.labelled import HF, Reading, Row, named_split, read_dataset, read_file
+from downstream.labelled import HF, Reading, Row, named_split, names_in, read_dataset, read_file
 from downstream.text_files import is_text, kind_of, open_text
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_dataset, record_file
@@ -70,7 +70,7 @@ Found = tuple[str, str | None, list[Sentence]]
 
 def pick_columns(rows: list[Row], words: str | None, tags: str | None, source: str, reading: Reading, *, labelled: bool) -> Found:
     """From rows that hold lists."""
-    there = list(dict.fromkeys(name for row in rows for name in row))
+    there = names_in(rows)
     word_column = next((name for name in ((words,) if words else WORDS) if name in there), None)
     tag_column = next((name for name in ((tags,) if tags else TAGS) if name in there), None)
     faults = [] if word_column or not rows else [f"no column {words or ' or '.join(WORDS)}; give --text NAME"]

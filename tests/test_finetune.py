@@ -242,6 +242,30 @@ def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
         read(path, Reading(on_error="skip"), split="test", labelled=False)
 
 
+QUOTED = 'text\tlabel\n"He said ""no"""\tneg\nShe went.\tpos\n'
+
+
+def test_a_tsv_is_read_without_quoting_and_that_is_told_where_a_program_has_quoted(tmp_path, capsys):
+    path = tmp_path / "rows.tsv"
+    path.write_text(QUOTED)
+    assert read(str(path)).texts()[0] == ['"He said ""no"""', "She went."]
+    told = capsys.readouterr().out
+    assert f'{path}: 1 cells begin and end with ", which belongs to them. A .tsv is read without quoting' in told
+    (tmp_path / "rows.csv").write_text(QUOTED.replace("\t", ","))
+    assert read(str(tmp_path / "rows.csv")).texts()[0] == ['He said "no"', "She went."]
+    path.write_text('text\tlabel\n"all"\t"neg"\n"rows"\t"pos"\n')
+    read(str(path))
+    assert "4 cells begin and end" in capsys.readouterr().out
+    path.write_text('text\tlabel\n"Yes."\tneg\n"No," he said, "no."\tpos\n"a "" b\tpos\n')  # quotes of the texts themselves
+    (tmp_path / "b.csv").write_text(QUOTED.replace("\t", ","))
+    for source in (path, tmp_path / "b.csv"):
+        read(str(source))
+    assert capsys.readouterr().out == ""
+    path.write_text('text\tlabel\n"two\nlines"\tneg\n')
+    with pytest.raises(UserError, match="line 2: has 1 columns, expected 2 .*A .tsv is read without quoting.*save it as .csv"):
+        read(str(path))
+
+
 @pytest.mark.parametrize(("name", "encoding"), [("a.tsv", "utf-16"), ("b.jsonl", "latin-1"), ("c.csv.gz", "latin-1")])
 def test_a_file_that_is_not_utf_8_is_to_be_saved_so(name, encoding, tmp_path):
     content = json.dumps({"text": "née", "label": "x"}, ensure_ascii=False).encode(encoding)
@@ -257,6 +281,56 @@ def test_endings_may_be_in_capitals(tmp_path):
         (tmp_path / f"{name}.GZ").write_bytes(gzip.compress(content.encode()))
         for source in (name, f"{name}.GZ"):
             assert read(str(tmp_path / source)).rows == [{"text": "a", "label": "x"}]
+
+
+def test_a_blank_line_is_an_empty_text_of_the_only_column_and_nothing_elsewhere(tmp_path):
+    for name in ("a.tsv", "a.csv"):
+        (tmp_path / name).write_text("\ntext\na\n\nb\n")
+        assert read(str(tmp_path / name), labelled=False).texts()[0] == ["a", "", "b"]
+        (tmp_path / f"two_{name}").write_text("text,label\n\na,x\n\nb,y\n\n".replace(",", "\t" if name == "a.tsv" else ","))
+        assert read(str(tmp_path / f"two_{name}")).texts()[0] == ["a", "b"]
+
+
+def test_columns_of_the_same_name_are_refused(tmp_path):
+    header, plain = "text\tlabel\tlabel\n", "a\tx\ty\n"
+    (tmp_path / "a.tsv").write_text(header + plain)
+    with pytest.raises(UserError, match=r"a.tsv: several columns have the same name \(label\).*in the header; if that is a row"):
+        read(str(tmp_path / "a.tsv"))
+    (tmp_path / "b.tsv").write_text(plain)
+    with pytest.raises(UserError, match=r"same name \(text\). Give each its own in --columns"):
+        read(str(tmp_path / "b.tsv"), Reading(["text", "label", "text"]))
+    (tmp_path / "c.csv").write_text("text,label,,\na,x,,\n")  # as spreadsheets write columns that were emptied
+    assert read(str(tmp_path / "c.csv")).labels() == ["x"]
+
+
+def test_a_carriage_return_within_a_text_is_told(tmp_path):
+    for name in ("a.tsv", "a.csv"):
+        (tmp_path / name).write_text("text,label\na\rb,x\n".replace(",", "\t" if name == "a.tsv" else ","), newline="")
+        with pytest.raises(
+            UserError, match="line 2: has 1 columns, .*ends with a lone carriage return, which may belong to a text"
+        ):
+            read(str(tmp_path / name))
+
+
+def test_a_test_has_labels_in_all_rows_or_in_none_which_is_told(tmp_path, capsys):
+    some = write_tsv(tmp_path / "some.tsv", [("a", "x"), ("b", " "), ("c", "")])
+    with pytest.raises(UserError, match=r"some.tsv, row 2: has no label in the column label, as 2 of 3 rows\."):
+        read(some, labelled=False)
+    for header, rows, told in (
+        (("text", "label"), [("a", ""), ("b", "")], "no label (its column label has none); it gets predictions, but no figures"),
+        (("text", "lable"), [("a", "x"), ("b", "y")], "no label or score (it has: text, lable); it gets predictions"),
+    ):
+        path = write_tsv(tmp_path / "none.tsv", rows, header)
+        assert read(path, labelled=False).columns.label is None
+        assert f"{path}: {told}" in capsys.readouterr().out
+    assert read(write_tsv(tmp_path / "all.tsv", [("a", "x"), ("b", "y")]), labelled=False).labels() == ["x", "y"]
+    assert capsys.readouterr().out == ""
+
+
+def test_white_space_around_a_label_makes_no_other_label(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": "a", "label": label}) for label in ("1 ", "1", 1, "\u00a01", "in two words")))
+    assert read(str(path)).labels() == ["1", "1", "1", "1", "in two words"]
 
 
 @pytest.mark.parametrize(
