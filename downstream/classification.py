@@ -43,14 +43,16 @@ def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled
         parts["train"] = read_labelled(options.train, "train", wanted, reading, labelled=True)
         wanted = parts["train"].columns
     if options.validation:
-        parts["validation"] = read_labelled(options.validation, "validation", wanted, reading, labelled=True)
+        parts["validation"] = read_labelled(
+            options.validation, "validation", wanted, reading, labelled=True, decided=bool(options.train)
+        )
     else:
         parts |= hold_out(parts["train"], options.seed, keep_labels=options.task == "classification")
         print(f"validation: {len(parts['validation'].rows):,} of the rows of --train, held out")
     columns = next(iter(parts.values())).columns
     print(f"text: {columns.text}, {f'pair: {columns.text_pair}, ' if columns.text_pair else ''}label: {columns.label}")
     if options.test:
-        parts["test"] = read_labelled(options.test, "test", columns, reading, labelled=False)
+        parts["test"] = read_labelled(options.test, "test", columns, reading, labelled=False, decided=True)
     return parts
 
 
@@ -143,5 +145,8 @@ def with_mean(scores: Callable[[np.ndarray, np.ndarray], Scores], figures: tuple
 
 
 def in_order(label: str) -> tuple[int, Any]:
-    """Numbers by their value, before all else."""
-    return (0, int(label)) if label.isdecimal() else (1, label)
+    """Numbers by their value, before all else; then by how they are written."""
+    if not label.isdecimal():
+        return 1, label
+    digits = "".join(str(int(digit)) for digit in label).lstrip("0")
+    return 0, (len(digits), digits, label)  # as by int(), which refuses very long ones

@@ -16,7 +16,7 @@ import torch
 import transformers
 from datasets import ClassLabel, Dataset, Features, Value
 
-from downstream.classification import hold_out
+from downstream.classification import hold_out, in_order, read_parts
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE
@@ -327,6 +327,13 @@ def test_a_test_has_labels_in_all_rows_or_in_none_which_is_told(tmp_path, capsys
     assert capsys.readouterr().out == ""
 
 
+def test_labels_are_numbered_in_one_order_whatever_their_length_and_white_space():
+    labels = ["b", "10", "2", "01", "1", "2" * 5000, "1" * 5000, "a", "٣"]  # the last is an Arabic 3
+    expected = ["01", "1", "2", "٣", "10", "1" * 5000, "2" * 5000, "a", "b"]
+    for turn in range(len(labels)):
+        assert sorted(labels[turn:] + labels[:turn], key=in_order) == expected
+
+
 def test_white_space_around_a_label_makes_no_other_label(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"text": "a", "label": label}) for label in ("1 ", "1", 1, "\u00a01", "in two words")))
@@ -418,6 +425,18 @@ def test_the_columns_of_training_hold_for_all_splits(model, tmp_path):
     single = write_tsv(tmp_path / "dev.tsv", [("a", "b", "x")], ("text", "sentence1", "label"))
     with pytest.raises(UserError, match="dev.tsv: no column sentence2; give --text_pair NAME"):
         finetune(FinetuneOptions(model=model, train=pairs, validation=single, output=tmp_path / "out"))
+
+
+def test_where_training_has_one_text_other_files_have_no_pair(tmp_path):
+    single = write_tsv(tmp_path / "train.tsv", [("a", "x"), ("b", "y")])
+    more = {
+        split: write_tsv(tmp_path / f"{split}.tsv", [("a", "b", "x")], ("text", "sentence2", "label")) for split in ("dev", "test")
+    }
+    options = FinetuneOptions(model=tmp_path, output=tmp_path, train=single, validation=more["dev"], test=more["test"])
+    for part in read_parts(options, private=False).values():
+        assert part.texts()[1] is None
+    pairs = replace(options, train=more["dev"], validation=more["dev"])
+    assert {part.columns.text_pair for part in read_parts(pairs, private=False).values()} == {"sentence2"}
 
 
 def test_a_rare_label_is_not_held_out(tmp_path):
