@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
-from downstream.labelled import HF, Reading, Row, named_split, names_in, read_dataset, read_file
+from downstream.labelled import HF, Reading, Row, named_split, names_in, read_dataset, read_file, refuse_twins
 from downstream.text_files import is_text, kind_of, open_text
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_dataset, record_file
@@ -40,10 +41,12 @@ class Tagged(NamedTuple):
 
 
 def read_tagged(source: str, split: str, words: str | None, tags: str | None, reading: Reading, *, labelled: bool) -> Tagged:
-    """words, tags: names or numbers of the columns; None: the usual ones. labelled: whether there must be tags.
+    """words, tags: names or numbers of the columns; None: the usual ones. labelled: whether there must be tags. Where they need not
+    be and are not, it is said.
 
     Raises:
-        UserError: the source is missing, empty or damaged, a column is not there, or a sentence has more words than tags.
+        UserError: the source is missing, empty or damaged, a column is not there, a sentence has more words than tags, or some have
+            tags and others not.
     """
     is_dataset = source.startswith(HF)
     source = named_split(source, split) if is_dataset else source
@@ -55,6 +58,8 @@ def read_tagged(source: str, split: str, words: str | None, tags: str | None, re
     word_column, tag_column, sentences = found
     if not sentences:
         raise UserError(f"{source}: holds no sentences.")
+    if tag_column is None:
+        print(f"{source}: no tags{f' in the column {tags}' if tags else ''}; it gets predictions, but no figures")
     record = record_dataset(source) if is_dataset else record_file(source)
     return Tagged(source, record, word_column, tag_column, sentences, reading)
 
@@ -78,15 +83,41 @@ def pick_columns(rows: list[Row], words: str | None, tags: str | None, source: s
         faults.append(f"no column {tags or ' or '.join(TAGS)}; give --label NAME")
     if faults:
         raise UserError(f"{source}: {'; '.join(faults)}. It has: {reading.quote(there)}.")
-    if tag_column and not labelled and any(lacks_tags(row.get(tag_column)) for row in rows):
-        tag_column = None
+    if not labelled:
+        refuse_empty(rows, word_column, source)
+        tag_column = tag_column if have_tags(rows, tag_column, source) else None
     sentences = [sentence_of(row, word_column, tag_column, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
-    return word_column or "", tag_column, [sentence for sentence in sentences if sentence.words]
+    full = [sentence for sentence in sentences if sentence.words]
+    if len(full) < len(sentences):
+        print(f"{source}: {len(sentences) - len(full):,} rows without words left out")
+    return word_column or "", tag_column, full
+
+
+def refuse_empty(rows: list[Row], word_column: str | None, source: str) -> None:
+    """Raises a UserError where a row has no words: its prediction would be a blank line, which readers take for nothing."""
+    for number, row in enumerate(rows, 1):
+        if row.get(word_column) == []:
+            raise UserError(f"{source}, row {number}: has no words. Take such rows out: predictions go by the number of the row.")
+
+
+def have_tags(rows: list[Row], tag_column: str | None, source: str) -> bool:
+    """Whether rows that may be without have tags.
+
+    Raises:
+        UserError: some have tags and others not.
+    """
+    without = [number for number, row in enumerate(rows, 1) if lacks_tags(row.get(tag_column))]
+    if 0 < len(without) < len(rows):
+        raise UserError(
+            f"{source}, row {without[0]}: has no tags as {tag_column}, as {len(without):,} of {len(rows):,} rows. "
+            "Fill them in, or leave them out of all rows for predictions without figures."
+        )
+    return not without
 
 
 def lacks_tags(tags: object) -> bool:
     """-1 in a dataset, as in tests whose tags are kept back, has become None."""
-    return tags is None or (isinstance(tags, list) and None in tags)
+    return not tags or (isinstance(tags, list) and None in tags)
 
 
 def sentence_of(row: Row, word_column: str, tag_column: str | None, place: str) -> Sentence:
@@ -106,20 +137,19 @@ def read_conll(path: Path, words: str | None, tags: str | None, reading: Reading
     """A line for each word, columns separated by tabs, or else by white space; a blank line ends a sentence (Tjong Kim Sang & De
     Meulder, arXiv cs/0306050, section 2.1). Of a .conllu file the columns FORM and UPOS, without comments, ranges and empty nodes.
 
-    Before a sentence, lines that begin with # and have another number of columns than most others are comments (GermEval 2014).
+    Before a sentence, lines that begin with # may be comments: see `without_comments`.
     """
     suffix = kind_of(path)
     if suffix in (".csv", ".parquet", ".json"):
         raise UserError(f"{path}: expected a CoNLL file, a .jsonl file, maybe .gz, or {HF}NAME.")
+    refuse_twins(reading.names, path, reading)
     with open_text(path) as file:
         groups = group_lines(file.read().split("\n"), is_conll_u=suffix == CONLL_U)  # a word may hold other ends of lines
     widths = Counter((cells[0].startswith("#"), len(cells)) for group in groups for _, cells in group)
     width = max(widths, key=lambda key: (not key[0], widths[key]), default=(False, 0))[1]
     word_column, tag_column = find_numbers(path, width, words, tags, suffix, reading, labelled=labelled)
     sentences, skipped = [], 0
-    for group in groups:
-        while group and group[0][1][0].startswith("#") and len(group[0][1]) != width:
-            group = group[1:]
+    for group in without_comments(groups, width, path):
         needed = [word_column] if tag_column is None else [word_column, tag_column]
         wrong = next((at for at, cells in group if len(cells) != width or not all(cells[column] for column in needed)), None)
         if wrong and reading.on_error == "stop":
@@ -152,31 +182,55 @@ def group_lines(lines: Iterable[str], *, is_conll_u: bool) -> list[Group]:
     return [group for group in groups if group]
 
 
+def without_comments(groups: list[Group], width: int, path: Path) -> list[Group]:
+    """Before a sentence, a line that begins with # is a comment if it has another number of columns than most (GermEval 2014).
+
+    So it is, and told, if it has as many, but # alone as the first, and no line of a word has any of the others in that column:
+    `# newdoc` in a file of two columns, unlike `# O`. The tag that Penn's treebank gives to # is # itself.
+    """
+    seen = {pair for group in groups for _, cells in group if not cells[0].startswith("#") for pair in enumerate(cells[1:])}
+
+    def is_like_words(cells: list[str]) -> bool:
+        return cells[0] != "#" or width == 1 or "#" in cells[1:] or any(pair in seen for pair in enumerate(cells[1:]))
+
+    def is_word(line: tuple[int, list[str]]) -> bool:
+        return not line[1][0].startswith("#") or (len(line[1]) == width and is_like_words(line[1]))
+
+    found = [list(dropwhile(lambda line: not is_word(line), group)) for group in groups]
+    lines = (line for group, words in zip(groups, found, strict=True) for line in group[: len(group) - len(words)])
+    if wide := sum(len(cells) == width for _, cells in lines):
+        print(f"{path}: {wide:,} lines with # and {width} columns before a sentence taken as comments")
+    return found
+
+
 def find_numbers(
     path: Path, width: int, words: str | None, tags: str | None, suffix: str, reading: Reading, *, labelled: bool
 ) -> tuple[int, int | None]:
-    """Numbers, from 0, of the columns of words and tags; None for tags that are not there and need not be."""
-    if reading.names and width and len(reading.names) != width:
-        raise UserError(f"{path}: has {width} columns, but --columns names {len(reading.names)}.")
+    """Numbers, from 0, of the columns of words and tags; None for tags that are not there and need not be: of such a file --columns
+    may name that of the tags, too."""
+    if not width or (width == 1 and not labelled):
+        return 0, None
+    num_columns = len(reading.names) or width
+    lacks_one = not labelled and width == num_columns - 1
+    if width != num_columns and not lacks_one:
+        raise UserError(f"{path}: has {width} columns, but --columns names {num_columns}.")
 
     def number_of(asked: str, option: str) -> int:
         if asked in reading.names:
             return reading.names.index(asked)
-        if asked.isdecimal() and 1 <= int(asked) <= width:
+        if asked.isdecimal() and 1 <= int(asked) <= num_columns:
             return int(asked) - 1
         names = f", or one of --columns ({', '.join(reading.names)})" if reading.names else ""
-        raise UserError(f"{path}: no column {asked}; give {option} a number from 1 to {width}{names}.")
+        raise UserError(f"{path}: no column {asked}; give {option} a number from 1 to {num_columns}{names}.")
 
-    if not width:
-        return 0, None
-    default_words, default_tags = ("2", "4") if suffix == CONLL_U else ("1", str(width))
+    default_words, default_tags = ("2", "4") if suffix == CONLL_U else ("1", str(num_columns))
     word_column = number_of(words or default_words, "--text")
-    is_there = not (tags and tags.isdecimal() and int(tags) > width)
-    if not labelled and not is_there:
+    is_there = not (tags and tags.isdecimal() and int(tags) > num_columns)
+    if not labelled and not lacks_one and not is_there:
         return word_column, None
     tag_column = number_of(tags or default_tags, "--label")
     if tag_column == word_column:
-        if not labelled:
+        if not labelled and not lacks_one:
             return word_column, None
         raise UserError(f"{path}: words and tags would be the same column, {word_column + 1} of {width}; give --label NUMBER.")
-    return word_column, tag_column
+    return (word_column - (tag_column < word_column), None) if lacks_one else (word_column, tag_column)

@@ -225,6 +225,58 @@ def test_words_may_hold_other_spaces_and_hashes(tmp_path):
     assert as_conll("test", [Sentence(["New York"], None)], [["B-LOC"]]) == {"predictions_test.conll": "New_York B-LOC\n"}
 
 
+def test_a_comment_of_as_many_columns_as_the_words_is_none_of_them(tmp_path, capsys):
+    path = tmp_path / "a.txt"
+    for separator in (" ", "\t"):
+        path.write_text(f"# newdoc\n# newpar\nEU{separator}B-ORG\nrejects{separator}O\n\n# Two\nPeter{separator}B-PER\n")
+        assert read(path).sentences == TWO
+        assert f"{path}: 3 lines with # and 2 columns before a sentence taken as comments" in capsys.readouterr().out
+    path.write_text("# sent_id = 1\na X Y O\n")
+    assert read(path).sentences == [Sentence(["a"], ["O"])]
+    path.write_text("# #\n10 CD\n\na DT\n# SYM\n\n# CD\n")  # words: the first as Penn tags it, the second within a sentence
+    assert [each.words for each in read(path).sentences] == [["#", "10"], ["a", "#"], ["#"]]
+    path.write_text("#\na\n")
+    assert read(path, labelled=False).sentences == [Sentence(["#", "a"], None)]
+
+
+def test_columns_may_name_the_tags_that_a_test_lacks(tmp_path, capsys):
+    (tmp_path / "pairs.txt").write_text("EU NNP\nrejects VBZ\n")
+    (tmp_path / "words.txt").write_text("EU\nrejects\n")
+    untagged = [Sentence(["EU", "rejects"], None)]
+    for names, words, tags in ((["w", "p", "t"], None, None), (["w", "p", "t"], "w", "t"), (["t", "w", "p"], "2", "1")):
+        for name in ("pairs.txt", "words.txt"):
+            found = read(tmp_path / name, words, tags, Reading(names), labelled=False)
+            assert (found.sentences, found.words) == (untagged, "1")
+        with pytest.raises(UserError, match="has 2 columns, but --columns names 3"):
+            read(tmp_path / "pairs.txt", words, tags, Reading(names))
+    assert f"{tmp_path}/pairs.txt: no tags in the column t; it gets predictions, but no figures" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has 2 columns, but --columns names 4"):
+        read(tmp_path / "pairs.txt", reading=Reading(["w", "l", "p", "t"]), labelled=False)
+    with pytest.raises(UserError, match="words and tags would be the same column"):
+        read(tmp_path / "pairs.txt", "3", "3", reading=Reading(["w", "l", "p"]), labelled=False)
+    with pytest.raises(UserError, match=r"several columns have the same name \(w\)"):
+        read(tmp_path / "pairs.txt", reading=Reading(["w", "w"]))
+
+
+def write_rows(path, *rows):
+    path.write_text("\n".join(json.dumps(dict(zip(("tokens", "tags"), row, strict=False))) for row in rows))
+    return path
+
+
+def test_a_test_has_tags_in_all_rows_or_in_none_and_words_in_all(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    for missing in ([["b"]], [["b"], None], [["b"], []], [["b", "c"], ["O", None]]):
+        with pytest.raises(UserError, match=r"rows.jsonl, row 2: has no tags as tags, as 1 of 2 rows\."):
+            read(write_rows(path, [["a"], ["O"]], missing), labelled=False)
+    assert read(write_rows(path, [["a"], []], [["b"]]), labelled=False).sentences == [Sentence(["a"], None), Sentence(["b"], None)]
+    assert f"{path}: no tags; it gets predictions, but no figures" in capsys.readouterr().out
+    rows = write_rows(path, [["a"], ["O"]], [[], []], [["b"], ["O"]])
+    with pytest.raises(UserError, match=r"rows.jsonl, row 2: has no words\. Take such rows out"):
+        read(rows, labelled=False)
+    assert [each.words for each in read(rows).sentences] == [["a"], ["b"]]
+    assert f"{path}: 1 rows without words left out" in capsys.readouterr().out
+
+
 def test_a_line_without_its_tag_is_named_or_its_sentence_left_out(tmp_path, capsys):
     path = write_conll(tmp_path / "a.txt", [[("a", "O"), ("b",)], [("c", "O"), ("d", "B-X")]], header="")
     with pytest.raises(UserError, match=r"a.txt, line 2: expected 2 columns, .*--on_error skip"):
