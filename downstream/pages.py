@@ -1,6 +1,5 @@
 """Web pages and other documents in; names, visible text, and passages of it out."""
 
-import codecs
 import re
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from downstream.labelled import TABLES, TEXTS, Reading, read_file
+from downstream.page_encoding import decode_page
 from downstream.text_files import is_text, kind_of
 from tokenizer.corpus import read_documents
 from tokenizer.errors import UserError
@@ -26,10 +26,6 @@ INLINE = {
     "s", "samp", "small", "span", "strong", "sub", "sup", "time", "u", "var", "wbr",
 }  # fmt: skip
 """Elements within a line; any other one ends it (HTML, "phrasing content")."""
-
-CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
-CHARSET_BYTES = 1024
-"""Where a page must say its encoding (HTML, "Specifying the document's character encoding")."""
 
 
 class Page(NamedTuple):
@@ -60,7 +56,7 @@ def read_pages(inputs: Sequence[str], *, private: bool) -> list[Page]:
 
 def read_source(source: str, *, private: bool) -> Iterator[Page]:
     if Path(source).suffix.lower() in HTML:
-        title, text = read_html(decode_html(source))
+        title, text = read_html(decode_page(source))
         yield Page(title or source, text)
     elif kind_of(Path(source)) in (*TABLES, ".jsonl"):
         for number, row in enumerate(read_file(Path(source), Reading(private=private)), 1):
@@ -79,24 +75,6 @@ def page_of(row: dict[str, Any], place: str, *, private: bool) -> Page:
     title, text = read_html(row[field]) if field == "html" else ("", row[field])
     name = next((str(row[name]) for name in NAMES if row.get(name)), "")
     return Page(name or title or place, text)
-
-
-def decode_html(source: str) -> str:
-    """By its byte-order mark or the encoding that it names, otherwise as UTF-8."""
-    try:
-        content = Path(source).read_bytes()
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}).") from error
-    named = CHARSET.search(content[:CHARSET_BYTES])
-    encoding = "utf-8-sig" if named is None or content.startswith(codecs.BOM_UTF8) else named[1].decode()
-    if re.match("utf-?(16|32)", encoding, re.IGNORECASE):  # not where the name itself could be read (HTML, "prescan a byte stream")
-        encoding = "utf-8"
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    try:
-        return content.decode(encoding)
-    except (LookupError, UnicodeError) as error:
-        raise UserError(f"{source}: is not text in the encoding {encoding}. Save it as UTF-8, and say so in it.") from error
 
 
 def read_html(html: str) -> tuple[str, str]:

@@ -97,12 +97,47 @@ def test_a_page_says_its_encoding_or_is_utf_8(tmp_path):
     for encoding, declared in (("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("windows-1251", '<meta charset="windows-1251">')):
         path.write_bytes(f"{declared}<p>Привет".encode(encoding))
         assert read_pages([str(path)], private=False) == [Page(str(path), "Привет")]
-    path.write_bytes("<meta charset=utf-16><p>née".encode())  # cannot be true where it can be read
-    assert read_pages([str(path)], private=False) == [Page(str(path), "née")]
-    for content in (b"<p>\xff", b"<meta charset=nonsense><p>a", b"<meta charset=undefined><p>a"):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match="is not text in the encoding"):
-            read_pages([str(path)], private=False)
+    for name in ("utf-16", "nonsense", "unicode_escape", "rot13", "utf-7"):  # not true where it can be read; no browser's
+        path.write_bytes(f"<meta charset={name}><p>née \\x41 +AGE-".encode())
+        assert read_pages([str(path)], private=False) == [Page(str(path), "née \\x41 +AGE-")]
+
+
+@pytest.mark.parametrize(
+    ("label", "content", "text"),
+    [
+        ("gb2312", b"\xe9F\xb5\xc4", "镕的"),  # the first is in GBK alone, as in many names of people
+        ("GBK", b"\x81\x30\x84\x36", "¥"),  # in GB18030 alone
+        ("big5", b"\xa4\xa4\xf9\xd6", "中碁"),
+        ("shift_jis", b"\x87\x40\xfb\xfc", "①髙"),
+        ("x-sjis", b"\x87\x40", "①"),
+        ("euc-kr", b"\x8cc\xb9\xe6", "똠방"),
+        ("ks_c_5601-1987", b"\x8cc", "똠"),
+        ("iso-8859-1", b"\x93a\x94 \x80", "“a” €"),
+        ("us-ascii", b"\x93\xe9", "“é"),
+        ("ISO-8859-9", b"\x80 \xfd", "€ ı"),
+        ("windows-874", b"\x85 \xa1", "… ก"),
+        ("tis-620", b"\xa1\x93", "ก“"),
+        ("x-cp1251", b"\xcf\xf0", "Пр"),
+        ("koi8-r", b"\xf0\xd2", "Пр"),
+    ],
+)
+def test_names_of_encodings_mean_what_browsers_read_with_them(label, content, text, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    path.write_bytes(f'<meta http-equiv="Content-Type" content="text/html; charset={label}"><p>'.encode() + content)
+    assert read_pages([str(path)], private=False) == [Page(str(path), text)]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_page_that_is_not_all_in_its_encoding_ends_no_ranking_and_is_told(pages, tmp_path, capsys):
+    for name, content, text in (
+        ("a.html", b"<p>caf\xe9 here", "caf\ufffd here"),
+        ("b.html", b"<meta charset=gb2312><p>\xb5\xc4 \xff.", "的 \ufffd."),
+        ("c.html", b"\xff\xfe<\x00p\x00>\x00a\x00b", "a\ufffd"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = read_pages([str(tmp_path / name), *pages], private=False)
+        assert (found[0].text, len(found)) == (text, 6)
+        assert f"{tmp_path / name}: is not all text in the encoding" in capsys.readouterr().out
 
 
 def test_passages_overlap_and_cover_the_page(model):
