@@ -21,6 +21,8 @@ Count = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal["gelu_new", "gelu", "relu"]
+"""As transformers names them."""
 
 
 def check_micro_batch_size(value: object) -> object:
@@ -71,6 +73,9 @@ class ModelConfig:
     """Which block the layers of a group share (paper, table 4)."""
     max_position_embeddings: Count = 512
     """Longest sequence, in pieces, that the model can take."""
+    hidden_act: Activation = "gelu_new"
+    """What the feed-forward block and the masked-LM head apply: `gelu_new`, GELU by tanh, as ALBERT's own code and the v2 models on
+    the Hugging Face Hub; `gelu`, by the error function, as the v1 models there; `relu`, as some others."""
     hidden_dropout: Probability = 0.0
     """Dropout probability after embeddings, attention and feed-forward (v1 base to xlarge: 0.1)."""
     attention_dropout: Probability = 0.0

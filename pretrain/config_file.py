@@ -54,13 +54,17 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> RunCon
 def taken_over(model: dict[str, Any]) -> dict[str, Any]:
     """The section `model`, with the fields that are not given from `init_from`.
 
-    A run that has begun has all fields in its config.yaml, and does without that folder.
+    A run that has begun has all fields in its config.yaml, and does without that folder; so does one of a release before there was
+    `hidden_act`, which began with gelu_new alone.
     """
-    if model.keys() >= {*SHAPE, *OTHERS}:
+    is_whole = model.keys() >= {*SHAPE, *OTHERS}
+    if is_whole and "hidden_act" in model:
         return model
     try:
         theirs, _ = model_fields(Path(model["init_from"]))
     except UserError as error:
+        if is_whole:
+            return model
         raise UserError(f"model.init_from: {error} A run that has begun does without: --config RUN/config.yaml.") from error
     if model.get("share", "all") != "all":  # exported with a group for each layer
         del theirs["num_hidden_groups"]

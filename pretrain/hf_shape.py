@@ -6,15 +6,18 @@ from typing import Any
 
 from tokenizer.errors import UserError
 
+ACTIVATIONS = {"gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
+"""Their `hidden_act` -> ours; two names of theirs are those of one function. The first is what they take where it is left out."""
+
 COMPUTED: dict[str, tuple[object, ...]] = {
     "model_type": ("albert",),
     "inner_group_num": (1,),
-    "hidden_act": ("gelu_new", "gelu_pytorch_tanh"),
+    "hidden_act": tuple(ACTIVATIONS),
     "layer_norm_eps": (1e-12,),
     "type_vocab_size": (2,),
     "position_embedding_type": ("absolute",),
 }
-"""Fields, and the values that `Albert` computes; the two names of the activation are those of one function."""
+"""Fields, and the values that `Albert` computes."""
 
 SHAPE = {
     "embedding_size": 128,
@@ -53,7 +56,8 @@ def model_fields(folder: Path) -> tuple[dict[str, Any], int]:
     if faults:
         raise UserError(f"{folder / 'config.json'}: " + "; ".join(faults) + ".")
     shape = {key: content.get(key, default) for key, default in SHAPE.items()}
-    return shape | {key: content.get(theirs, default) for key, (theirs, default) in OTHERS.items()}, vocab_size
+    others = {key: content.get(theirs, default) for key, (theirs, default) in OTHERS.items()}
+    return shape | others | {"hidden_act": ACTIVATIONS[content.get("hidden_act", "gelu_new")]}, vocab_size
 
 
 def read_hf_config(folder: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def hf_config(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
         "inner_group_num": 1,
         "num_attention_heads": config.num_attention_heads,
         "intermediate_size": config.intermediate_size,
-        "hidden_act": "gelu_new",
+        "hidden_act": config.hidden_act,
         "hidden_dropout_prob": config.hidden_dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "classifier_dropout_prob": 0.1,
@@ -158,10 +158,10 @@ def config_from_hf(folder: Path) -> tuple[ModelConfig, int]:
 
 
 def check_hf_config(config: ModelConfig, folder: Path) -> None:
-    """Every difference in shape between a Hugging Face folder and the run config, in one `UserError`."""
+    """Every difference in shape and activation between a Hugging Face folder and the run config, in one `UserError`."""
     theirs, _ = config_from_hf(folder)
     ours = hf_config(config, 0)
-    pairs = {key: (getattr(theirs, key), ours[key]) for key in SHAPE}
+    pairs = {key: (getattr(theirs, key), ours[key]) for key in (*SHAPE, "hidden_act")}
     faults = [f"{key}: the folder has {there!r}, this run {here!r}" for key, (there, here) in pairs.items() if there != here]
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)

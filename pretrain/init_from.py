@@ -132,7 +132,9 @@ def cut(piece: str, former: Former) -> list[int]:
 
 def read_former(folder: Path) -> Former:
     """Raise a UserError unless it has a SentencePiece unigram vocabulary with ALBERT's special tokens."""
-    path = folder / "tokenizer.json"
+    path, wordpiece = folder / "tokenizer.json", folder / "vocab.txt"
+    if not path.is_file() and wordpiece.is_file():
+        raise no_rows(wordpiece, "WordPiece")
     if not path.is_file():
         raise UserError(
             f"{folder} has no tokenizer.json, so nothing says which piece a row of its embeddings stands for. Put the one that it "
@@ -142,10 +144,17 @@ def read_former(folder: Path) -> Former:
     kind = json.loads(tokenizer.to_str())["model"]["type"]
     number_of = tokenizer.get_vocab(with_added_tokens=True)
     if kind != "Unigram":
-        raise UserError(f"{path}: its vocabulary is {kind}, whose pieces do not compare with those of SentencePiece (Unigram).")
+        raise no_rows(path, kind)
     if missing := [token for token in SPECIAL_IDS if token not in number_of]:
         raise UserError(f"{path}: lacks {', '.join(missing)}, so it is not that of an ALBERT.")
     return Former(tokenizer, number_of)
+
+
+def no_rows(path: Path, kind: str) -> UserError:
+    return UserError(
+        f"{path}: its vocabulary is {kind}, whose pieces do not compare with those of SentencePiece (Unigram), so no row can be "
+        "kept. Begin with an ALBERT that has a SentencePiece vocabulary, in whatever language, or leave model.init_from out."
+    )
 
 
 def check_size(former: Former, num_rows: int = 0, *, folder: Path) -> None:

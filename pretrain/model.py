@@ -1,7 +1,7 @@
 """ALBERT for pretraining: piece ids in, sums of masked-LM and sentence-order losses out.
 
 Source: Lan et al., "ALBERT: A Lite BERT" (arXiv 1909.11942), sections 3.1 and 3.2, and google-research/albert `modeling.py`:
-factorised embeddings, layers that share weights, post-LayerNorm, tanh-approximate GELU, masked-LM and sentence-order heads.
+factorised embeddings, layers that share weights, post-LayerNorm, GELU or ReLU, masked-LM and sentence-order heads.
 
 Sequences lie end to end, without padding: every matrix product is over real pieces alone. The heads read the first piece of each
 sequence and the masked ones, so the last layer has an output for those alone; the others are keys and values there.
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pretrain.attention import AttentionDropout, Packing, attend
-from pretrain.config import ModelConfig
+from pretrain.config import Activation, ModelConfig
 from pretrain.dropout import keyed_dropout, subkeys
 from pretrain.head import masked_lm_loss
 from pretrain.products import Matrix, join, linear
@@ -201,7 +201,7 @@ class Encoder(nn.Module):
         self.ffn_of_layer = block_of_layer(config, shared=config.share in ("all", "ffn"))
         self.attentions = nn.ModuleList(Attention(config) for _ in range(max(self.attention_of_layer) + 1))
         self.ffns = nn.ModuleList(FeedForward(config) for _ in range(max(self.ffn_of_layer) + 1))
-        self.num_heads = config.num_attention_heads
+        self.num_heads, self.hidden_act = config.num_attention_heads, config.hidden_act
         self.hidden_dropout, self.attention_dropout = config.hidden_dropout, config.attention_dropout
         self.finish_layer: Callable[..., Tensor] = finish_layer
         self.recompute = False
@@ -247,7 +247,8 @@ class Encoder(nn.Module):
             for tensor in (hidden_RD, context_RD, keys.output_R, keys.ffn_R):
                 if tensor is not None:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return self.finish_layer(hidden_RD, context_RD, attention, ffn, keys.output_R, keys.ffn_R, self.hidden_dropout)
+        tensors = hidden_RD, context_RD, attention, ffn, keys.output_R, keys.ffn_R
+        return self.finish_layer(*tensors, self.hidden_dropout, self.hidden_act)
 
     def layer_keys(self, batch: MicroBatch, layer: int, queries: Packing) -> LayerKeys:
         first = layer * SITES_PER_LAYER
@@ -267,13 +268,18 @@ def finish_layer(
     output_keys_R: Tensor | None,
     ffn_keys_R: Tensor | None,
     dropout: float,
+    hidden_act: Activation,
 ) -> Tensor:
-    """What follows the attention: dense, residual, LayerNorm; dense to F, GELU, dense to D, residual, LayerNorm."""
+    """What follows the attention: dense, residual, LayerNorm; dense to F, activation, dense to D, residual, LayerNorm."""
     attended_RD = drop(linear(context_RD, attention.output), dropout, output_keys_R)
     hidden_RD = layer_norm(hidden_RD + attended_RD, attention.norm, attention.norm_bias)
-    inner_RF = F.gelu(linear(hidden_RD, ffn.up), approximate="tanh")
+    inner_RF = activate(linear(hidden_RD, ffn.up), hidden_act)
     outer_RD = drop(linear(inner_RF, ffn.down), dropout, ffn_keys_R)
     return layer_norm(hidden_RD + outer_RD, ffn.norm, ffn.norm_bias)
+
+
+def activate(x: Tensor, hidden_act: Activation) -> Tensor:
+    return F.relu(x) if hidden_act == "relu" else F.gelu(x, approximate="tanh" if hidden_act == "gelu_new" else "none")
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -331,13 +337,14 @@ class FeedForward(nn.Module):
 
 
 class MaskedLMHead(nn.Module):
-    """Dense to E, GELU, LayerNorm; the decoder is the piece embeddings, with a bias for each piece (`pretrain/head.py`)."""
+    """Dense to E, activation, LayerNorm; the decoder is the piece embeddings, with a bias for each piece (`pretrain/head.py`)."""
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.embedding_size)
         self.layer_norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.hidden_act = config.hidden_act
 
     def forward(self, masked_MD: Tensor) -> Tensor:
-        return self.layer_norm(F.gelu(self.dense(masked_MD), approximate="tanh"))
+        return self.layer_norm(activate(self.dense(masked_MD), self.hidden_act))

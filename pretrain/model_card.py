@@ -38,6 +38,7 @@ Licence of the weights: {licence}. Licence of the corpus: {data_licence}.
 |---|---|
 | layers x hidden x heads, feed-forward, embeddings | {layers} x {hidden} x {heads}, {ffn}, {embedding} |
 | weights shared | {share}, {groups} hidden group(s) |
+| activation | {hidden_act} |
 | vocabulary | {vocab_size} SentencePiece unigram pieces |
 | longest input | {positions} pieces |
 | weights | {weights} |
@@ -132,6 +133,7 @@ def model_card(
         embedding=model.embedding_size,
         share=model.share,
         groups=model.num_hidden_groups,
+        hidden_act=model.hidden_act,
         vocab_size=f"{manifest.vocab_size:,}",
         positions=model.max_position_embeddings,
         weights=f"{options.dtype}, of {' and '.join(source.checkpoints)}"

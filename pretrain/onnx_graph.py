@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from pretrain.config import ModelConfig
+from pretrain.config import Activation, ModelConfig
 from pretrain.model import LAYER_NORM_EPS, block_of_layer
 
 OPSET, IR_VERSION = 17, 8
@@ -57,11 +57,16 @@ class Graph:
         scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=LAYER_NORM_EPS)
 
-    def gelu(self, x: str) -> str:
-        """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
-        cube = self.node("Mul", self.node("Mul", self.node("Mul", x, x), x), self.number(0.044715))
-        inner = self.node("Mul", self.node("Add", x, cube), self.number(math.sqrt(2 / math.pi)))
-        return self.node("Mul", self.node("Mul", x, self.number(0.5)), self.node("Add", self.node("Tanh", inner), self.number(1.0)))
+    def activate(self, x: str, hidden_act: Activation) -> str:
+        """GELU is 0.5 x (1 + erf(x / sqrt(2))), with tanh(sqrt(2 / pi) (x + 0.044715 x^3)) for the error function in gelu_new."""
+        if hidden_act == "relu":
+            return self.node("Relu", x)
+        if hidden_act == "gelu":
+            share = self.node("Erf", self.node("Mul", x, self.number(math.sqrt(0.5))))
+        else:
+            cube = self.node("Mul", self.node("Mul", self.node("Mul", x, x), x), self.number(0.044715))
+            share = self.node("Tanh", self.node("Mul", self.node("Add", x, cube), self.number(math.sqrt(2 / math.pi))))
+        return self.node("Mul", self.node("Mul", x, self.number(0.5)), self.node("Add", share, self.number(1.0)))
 
 
 def build_onnx(weights: dict[str, Tensor], config: ModelConfig) -> onnx.ModelProto:
@@ -78,10 +83,10 @@ def build_onnx(weights: dict[str, Tensor], config: ModelConfig) -> onnx.ModelPro
     ffns = block_of_layer(config, shared=config.share in ("all", "ffn"))
     for attention, ffn in zip(attentions, ffns, strict=True):
         hidden = attend(graph, hidden, bias, f"encoder.attentions.{attention}", config)
-        inner = graph.gelu(graph.linear(hidden, f"encoder.ffns.{ffn}.up"))
+        inner = graph.activate(graph.linear(hidden, f"encoder.ffns.{ffn}.up"), config.hidden_act)
         outer = graph.node("Add", hidden, graph.linear(inner, f"encoder.ffns.{ffn}.down"))
         hidden = graph.layer_norm(outer, f"encoder.ffns.{ffn}.layer_norm")
-    head = graph.layer_norm(graph.gelu(graph.linear(hidden, "mlm_head.dense")), "mlm_head.layer_norm")
+    head = graph.layer_norm(graph.activate(graph.linear(hidden, "mlm_head.dense"), config.hidden_act), "mlm_head.layer_norm")
     decoder = graph.node("Transpose", graph.weight("embeddings.word.weight"), perm=[1, 0])
     graph.nodes.append(
         helper.make_node("Add", [graph.node("MatMul", head, decoder), graph.weight("mlm_head.bias")], ["logits"], name="logits")

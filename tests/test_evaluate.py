@@ -271,7 +271,7 @@ def test_all_that_is_wrong_with_models_and_data_is_in_one_error(undisturbed, hf,
         copy(
             hf, tmp_path / "bare", {name.removeprefix("albert."): tensor for name, tensor in encoder.items()}
         ): "no masked-LM head",
-        copy(hf, tmp_path / "repeated", inner_group_num=2, hidden_act="relu"): "inner_group_num is 2.*hidden_act is 'relu'",
+        copy(hf, tmp_path / "repeated", inner_group_num=2, hidden_act="silu"): "inner_group_num is 2.*hidden_act is 'silu'",
         copy(hf, tmp_path / "bert", model_type="bert"): "model_type is 'bert', and only albert",
         copy(hf, tmp_path / "uneven", num_hidden_groups=3): "num_hidden_groups: must divide num_hidden_layers 2, found 3",
         copy(hf, tmp_path / "wide", hidden_size=64): "do not fit config.json",

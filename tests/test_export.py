@@ -51,15 +51,19 @@ VALIDATION = {
 HEADS = {"ForSequenceClassification": "classifier", "ForTokenClassification": "classifier", "ForQuestionAnswering": "qa_outputs"}
 HEADS |= {"ForMultipleChoice": "classifier", "Model": "", "ForMaskedLM": "", "ForPreTraining": ""}
 """What each class has of its own, which is made anew."""
-SHAPES = [("all", 1, 1), ("all", 2, 4), ("attention", 1, 2), ("ffn", 2, 2), ("none", 1, 3)]
-"""`share`, groups, layers."""
+SHAPES = [("all", 1, 1, "relu"), ("all", 2, 4, "gelu"), ("attention", 1, 2, "gelu_new"), ("ffn", 2, 2, "gelu_new")]
+SHAPES += [("none", 1, 3, "gelu")]
+"""`share`, groups, layers, activation."""
 
 
-def make_run(folder: Path, data: Path, *, share: str = "attention", groups: int = 1, layers: int = 2) -> Path:
+def make_run(
+    folder: Path, data: Path, *, share: str = "attention", groups: int = 1, layers: int = 2, hidden_act: str = "gelu_new"
+) -> Path:
     """A run folder with checkpoints of random models; step 4 is the best."""
     folder.mkdir()
     (folder / "config.yaml").write_text(CONFIG)
     shape = {"share": share, "num_hidden_groups": groups, "num_hidden_layers": layers, "max_position_embeddings": 64}
+    shape |= {"hidden_act": hidden_act}
     overrides = [(f"model.{name}", str(value)) for name, value in shape.items()]
     overrides += [("data.path", str(data)), ("checkpoint.keep_last", "3")]
     config = load_config(folder / "config.yaml", overrides)
@@ -216,11 +220,12 @@ def test_bf16_rounds_each_weight_once_and_is_half_as_large(run, exported, tmp_pa
     assert all(torch.equal(tensor.bfloat16(), halved[name]) for name, tensor in whole.items())
 
 
-@pytest.mark.parametrize(("share", "groups", "layers"), SHAPES)
-def test_every_shape_passes_its_own_check(data, tmp_path, share, groups, layers):
-    run = make_run(tmp_path / "run", data, share=share, groups=groups, layers=layers)
+@pytest.mark.parametrize(("share", "groups", "layers", "hidden_act"), SHAPES)
+def test_every_shape_passes_its_own_check(data, tmp_path, share, groups, layers, hidden_act):
+    run = make_run(tmp_path / "run", data, share=share, groups=groups, layers=layers, hidden_act=hidden_act)
     folder = export_to(tmp_path / "hf", run, onnx=has_onnx())
     assert f"| weights shared | {share}, {groups} hidden group(s) |" in card_of(folder)
+    assert json.loads((folder / "config.json").read_text())["hidden_act"] == hidden_act
 
 
 def delete_while_read(checkpoints: Path, newest: Path, then: Callable[[], None]) -> threading.Thread:

@@ -2,11 +2,12 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from prepared import options
 from published import SHAPE, write_published
 from runs import records
@@ -18,7 +19,7 @@ from data_prep.prepare import prepare
 from launch.options import LaunchOptions
 from launch.run import launch
 from pretrain.comparison import evaluate
-from pretrain.config_file import load_config
+from pretrain.config_file import differences, load_config, to_plain
 from pretrain.evaluate_options import EvaluateOptions
 from pretrain.hf_shape import SHAPE as SHAPE_FIELDS
 from pretrain.init_from import check_init_from, load_init_weights
@@ -28,6 +29,7 @@ from tokenizer.errors import UserError
 from tokenizer.imported import import_tokenizer
 from tokenizer.special_tokens import FORBIDDEN_TEXT_IDS
 
+WORDPIECE = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
 WORDS = "embeddings.word.weight"
 RUN = """
 optimizer: {lr: 0.01}
@@ -126,6 +128,11 @@ def test_what_was_imported_is_recorded(published, imported):
         ),
         ("tokenizer.json", lambda content: content["model"]["vocab"].insert(0, ["<s>", 0.0]), "expected <pad> at id 0, found <s>"),
         ("tokenizer.json", lambda content: content.update(normalizer=None), "no `Precompiled` normalizer"),
+        (
+            "tokenizer.json",
+            lambda content: content["model"].update(type="WordPiece", unk_token="<unk>", vocab={"<unk>": 0}, **WORDPIECE),
+            "found WordPiece. Train a vocabulary on your own text",
+        ),
         ("tokenizer.json", b"", "is no tokenizer that can be read"),
         (
             "tokenizer.json",
@@ -161,6 +168,16 @@ def test_a_tokenizer_is_trained_or_imported(albert, published, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     assert "holds something else" in albert("tokenizer", *both[:2], "--output", tmp_path / "thesis", code=2).stderr
+
+
+def test_a_folder_with_a_wordpiece_vocabulary_alone_is_told_what_can_be_done(published, tmp_path):
+    source = changed(published, tmp_path / "hub", "tokenizer.json", None)
+    (source / "spiece.model").unlink()
+    (source / "vocab.txt").write_text("[PAD]\n[UNK]\n##ing\n")
+    with pytest.raises(UserError, match="vocab.txt is a WordPiece vocabulary.*albert tokenizer --input CORPUS"):
+        import_tokenizer(source, tmp_path / "tokenizer")
+    with pytest.raises(UserError, match="vocab.txt: its vocabulary is WordPiece.*Begin with an ALBERT that has a SentencePiece"):
+        check_init_from(replace(SHAPE, init_from=source))
 
 
 # The weights
@@ -237,7 +254,8 @@ def test_parts_that_the_folder_lacks_begin_at_random(published, imported, tmp_pa
         (
             "tokenizer.json",
             lambda content: content["model"].update(type="WordLevel", unk_token="<unk>", vocab={"<unk>": 0}),
-            "WordLevel",
+            "its vocabulary is WordLevel, whose pieces do not compare with those of SentencePiece (Unigram), so no row can be "
+            "kept. Begin with an ALBERT that has a SentencePiece vocabulary",
         ),
         ("model.safetensors", None, "Pickled weights are not read"),
         ("model.safetensors", b"half", "model.init_from: "),
@@ -266,15 +284,31 @@ def test_a_start_that_cannot_begin_ends_before_a_process_is_started(published, s
 def test_fields_of_the_model_are_taken_over_or_must_agree(published, run_config, synthetic, tmp_path):
     given = [("data.path", str(synthetic)), ("model.init_from", str(published))]
     assert load_config(run_config, given).model == replace(SHAPE, init_from=published)
-    dropping = changed(published, tmp_path / "v1", "config.json", lambda content: content.update(hidden_dropout_prob=0.1))
+    as_v1 = {"hidden_dropout_prob": 0.1, "hidden_act": "gelu"}
+    dropping = changed(published, tmp_path / "v1", "config.json", lambda content: content.update(as_v1))
     shape = [(f"model.{name}", str(getattr(SHAPE, name))) for name in SHAPE_FIELDS]
     for fields in ([], shape):
-        assert load_config(run_config, [given[0], ("model.init_from", str(dropping)), *fields]).model.hidden_dropout == 0.1
+        taken = load_config(run_config, [given[0], ("model.init_from", str(dropping)), *fields]).model
+        assert (taken.hidden_dropout, taken.hidden_act) == (0.1, "gelu")
+        check_init_from(taken)
     assert load_config(run_config, [*given, ("model.hidden_dropout", "0.2")]).model.hidden_dropout == 0.2
+    same = changed(published, tmp_path / "same", "config.json", lambda content: content.update(hidden_act="gelu_pytorch_tanh"))
+    assert load_config(run_config, [given[0], ("model.init_from", str(same))]).model.hidden_act == "gelu_new"
     other = load_config(run_config, [*given, ("model.hidden_size", "64"), ("model.num_hidden_layers", "3")])
     with pytest.raises(UserError) as caught:
         load_init_weights(Albert(other.model, 800), other.model, ["<pad>"] * 800, seed=0)
     assert "hidden_size: the folder has 32, this run 64\n  - num_hidden_layers: the folder has 2, this run 3" in str(caught.value)
+
+
+def test_a_run_begun_before_the_activation_was_a_field_goes_on_with_gelu_new_without_the_folder(run_config, synthetic, tmp_path):
+    given = [("data.path", str(synthetic)), *((f"model.{name}", str(value)) for name, value in asdict(SHAPE).items() if value)]
+    config = load_config(run_config, given)
+    config = replace(config, model=replace(config.model, init_from=tmp_path / "gone"))
+    content = to_plain(config)
+    del content["model"]["hidden_act"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    assert load_config(tmp_path / "config.yaml") == config
+    assert differences(load_config(tmp_path / "config.yaml"), config) == []
 
 
 # The whole way

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pretrain.config import ModelConfig
 from pretrain.data import Instance, collate
-from pretrain.hf_weights import hf_config, to_hf_weights
+from pretrain.hf_weights import check_hf_config, hf_config, to_hf_weights
 from pretrain.init_from import load_init_weights
 from pretrain.model import Albert, MicroBatch
 from tokenizer.chain import SPECIAL_IDS, Recipe, build_chain
@@ -30,6 +30,7 @@ TINY = ModelConfig(
     embedding_size=16, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40
 )
 SHARING = [("all", 1), ("all", 2), ("attention", 1), ("ffn", 2), ("none", 1)]
+ACTIVATIONS = ["gelu_new", "gelu", "relu"]
 
 
 def preset_model(name: str) -> ModelConfig:
@@ -114,6 +115,15 @@ def test_logits_of_scaled_down_presets_equal_hugging_face(preset, uneven, tmp_pa
 @pytest.mark.parametrize(("share", "groups"), SHARING)
 def test_logits_of_every_way_of_sharing_equal_hugging_face(share, groups, tmp_path):
     compare_logits(replace(TINY, share=share, num_hidden_groups=groups), tmp_path, uneven=True)
+
+
+@pytest.mark.parametrize("hidden_act", ACTIVATIONS)
+def test_logits_of_every_activation_equal_hugging_face_and_no_other_ones(hidden_act, tmp_path):
+    compare_logits(replace(TINY, hidden_act=hidden_act), tmp_path, uneven=True)
+    for other in set(ACTIVATIONS) - {hidden_act}:
+        (tmp_path / "config.json").write_text(json.dumps(hf_config(replace(TINY, hidden_act=other), 50)))
+        with pytest.raises(UserError, match=f"hidden_act: the folder has '{other}', this run '{hidden_act}'"):
+            check_hf_config(replace(TINY, hidden_act=hidden_act), tmp_path)
 
 
 def compare_logits(config: ModelConfig, folder: Path, *, uneven: bool) -> None:

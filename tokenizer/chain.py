@@ -150,7 +150,10 @@ def parse_vocabulary(content: dict[str, Any], path: Path) -> tuple[Pieces, bytes
     """(pieces, charsmap) of a tokenizer.json. path: for messages. Raises as `load_chain`."""
     model = content.get("model") or {}
     if model.get("type") != "Unigram":
-        raise UserError(f"{path}: expected an ALBERT tokenizer (Unigram), found {model.get('type')}. {_HINT}")
+        raise UserError(
+            f"{path}: expected an ALBERT tokenizer (Unigram), found {model.get('type')}. Train a vocabulary on your own text: "
+            "`albert tokenizer --input CORPUS`."
+        )
     try:
         pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
     except (KeyError, TypeError, ValueError) as error:

@@ -136,6 +136,9 @@ def load_file(path: Path) -> Tokenizer:
         more = ""
         if (path.parent / "spiece.model").is_file():
             more = " spiece.model alone will not do: each release of transformers makes another chain of it."
+        elif (path.parent / "vocab.txt").is_file():
+            more = " vocab.txt is a WordPiece vocabulary, and only those of SentencePiece (Unigram) are read: train one with "
+            more += "`albert tokenizer --input CORPUS`."
         raise UserError(f"{path}: not there, and nothing is downloaded. Give the folder of an ALBERT with its tokenizer.{more}")
     try:
         return Tokenizer.from_file(str(path))
