@@ -109,7 +109,7 @@ def refuse_something_else(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()} if run_folder.is_dir() else set()
     if "config.yaml" in names or names and all(re.fullmatch(BEGUN, name) for name in names):
         return
-    check_output_folder(run_folder, marker="config.yaml", what="run")
+    check_output_folder(run_folder, marker="config.yaml", what="run", in_place=True)
 
 
 @contextmanager

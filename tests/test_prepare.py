@@ -26,7 +26,7 @@ from data_prep.sentences import split
 from pretrain.data import open_split
 from tokenizer.encoder import Encoder
 from tokenizer.errors import UserError
-from tokenizer.files import replace_folder
+from tokenizer.files import check_output_folder, replace_folder
 from tokenizer.options import TokenizerOptions
 from tokenizer.special_tokens import CLS_ID, MASK_ID, SEP_ID, UNK_ID
 from tokenizer.train import train_tokenizer
@@ -483,6 +483,39 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
     with pytest.raises(UserError, match=r"data: cannot be written \(No space left on device\)"), replace_folder(tmp_path / "data"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]
+
+
+def test_a_mount_point_is_refused_where_it_would_be_replaced_and_taken_where_it_is_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path)
+    with pytest.raises(UserError, match="is a mount point .*Give a folder inside it as --output, such as .*/tokenizer"):
+        check_output_folder(tmp_path, "manifest.json", "tokenizer")
+    check_output_folder(tmp_path / "inside", "manifest.json", "tokenizer")
+    check_output_folder(tmp_path, "config.yaml", "run", in_place=True)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_lacks_its_name_alone_is_kept_and_named(is_there, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    if is_there:
+        data.mkdir()
+        (data / "old").touch()
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if ".tmp-" in path.name:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with (
+        pytest.raises(UserError, match=r"data: cannot be replaced \(Device or resource busy\)") as caught,
+        replace_folder(data) as folder,
+    ):
+        (folder / "new").write_text("the work of hours")
+    assert f"lies in {folder}:" in str(caught.value)
+    assert (folder / "new").read_text() == "the work of hours"
+    assert {path.name for path in tmp_path.iterdir()} == ({folder.name, "data"} if is_there else {folder.name})
+    assert not is_there or (data / "old").exists()
 
 
 def test_compiled_code_follows_a_change_in_another_file_and_needs_no_cache_folder(tmp_path):

@@ -20,18 +20,24 @@ NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 """What writing and renaming meet that is the user's to mend."""
 
 
-def check_output_folder(path: Path, marker: str, what: str, content: str = ".*") -> None:
+def check_output_folder(path: Path, marker: str, what: str, content: str = ".*", *, in_place: bool = False) -> None:
     """Refuse an output that holds something else than an earlier `what`, or is unwritable.
 
-    An earlier one holds the file `marker`, and nothing but names that the regular expression `content` matches.
+    An earlier one holds the file `marker`, and nothing but names that the regular expression `content` matches. in_place: it is
+    written into, and not replaced as a whole, which a mount point cannot be.
 
     Raises:
-        UserError: `path` is a file, a folder that holds something else, or cannot be created.
+        UserError: `path` is a file, a folder that holds something else, a mount point to be replaced, or cannot be created.
     """
     path = Path(os.path.realpath(path))
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path}: the output must be a folder, but this is a file. Choose another --output.")
+        if not in_place and os.path.ismount(path):
+            raise UserError(
+                f"{path}: is a mount point (such as docker -v makes), whose place no finished {what} can take. Give a folder "
+                f"inside it as --output, such as {path / what.replace(' ', '_')}."
+            )
         names = sorted(os.listdir(path)) if path.exists() else []
         others = [name for name in names if not re.fullmatch(content, name)]
         if names and (others or not (path / marker).is_file()):
@@ -51,7 +57,8 @@ def check_output_folder(path: Path, marker: str, what: str, content: str = ".*")
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is fsynced and takes the name `path`, replacing what was there.
 
-    On any exception the temporary folder is removed and `path` stays as it was. Where `path` is a link, its target is replaced.
+    On any exception the temporary folder is removed and `path` stays as it was; only where nothing but the new name could not be
+    given, the temporary folder stays. Where `path` is a link, its target is replaced.
 
     Raises:
         UserError: the disk is full, or the folder cannot be created or renamed.
@@ -64,18 +71,36 @@ def replace_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         fsync_tree(temporary)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        fsync_path(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             raise _not_writable(path, error) from error
         raise
+    _put_in_place(temporary, path, old)
+
+
+def _put_in_place(temporary: Path, path: Path, old: Path) -> None:
+    """Rename `path`, where it is there, to `old` until `temporary` has taken its name.
+
+    Raises:
+        UserError: it cannot be renamed; the temporary folder stays, for it may be the work of hours, and `path` is as it was.
+    """
+    try:
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except BaseException as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        if isinstance(error, OSError) and temporary.is_dir():
+            raise UserError(
+                f"{path}: cannot be replaced ({error.strerror or error}). What was to stand there is whole and lies in {temporary}"
+                ": move it to a place of your choice."
+            ) from error
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_path(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def as_user_error(error: Exception) -> Exception:
