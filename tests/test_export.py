@@ -31,6 +31,7 @@ from pretrain.export_check import check_export, load_transformers, take_sample
 from pretrain.export_options import ExportOptions
 from pretrain.export_source import read_source
 from pretrain.lineage import comes_of_private_text, corpus_inputs
+from pretrain.onnx_export import OnnxFigures
 from pretrain.optimizer import build_optimizer
 from pretrain.progress import Progress
 from pretrain.sessions import run_session
@@ -421,9 +422,18 @@ def test_onnx_gives_the_logits_of_transformers_for_any_batch_and_int8_is_smaller
     assert int8.stat().st_size < 0.6 * fp32.stat().st_size
     onnxruntime.InferenceSession(str(int8)).run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     card = card_of(exported)
-    assert re.search(r"the likeliest piece is that of fp32 for \d+\.\d% of \d+ masked pieces", card)
+    agreement = re.search(r"the likeliest piece is that of fp32 for (\d+\.\d)% of \d+ masked pieces", card)
+    assert float(agreement[1]) >= 90
+    assert "Warning" not in card
     recorded = {entry["path"] for entry in json.loads((exported / "provenance.json").read_text())["outputs"]}
     assert recorded == {*FILES, "onnx/model.onnx", "onnx/model_quantized.onnx"}
+
+
+@pytest.mark.parametrize(("agreement", "warned"), [(0.9, False), (0.899, True)])
+def test_an_int8_that_is_another_model_is_warned_of(agreement, warned):
+    others = dict.fromkeys(set(OnnxFigures._fields) - {"agreement"}, 1)
+    sentences = OnnxFigures(agreement=agreement, **others).sentences()
+    assert any("Warning: int8 has another likeliest piece than fp32 for more than 10%" in each for each in sentences) == warned
 
 
 def test_the_card_has_what_the_hub_reads_and_the_chain_of_hashes(run, data, exported):
