@@ -29,8 +29,8 @@ TOLERANCE = 1e-4
 MOST_BYTES = 2_000_000_000
 """A protobuf, which a .onnx file is, holds no more."""
 LEAST_AGREEMENT = 0.9
-"""Below it int8 is another model. Models of random weights, whose likeliest pieces are close to the next, have 0.916 to 0.98, the demo's
-trained one 0.994."""
+"""Below it int8 is another model. Models of random weights, whose likeliest pieces are close to the next, have 0.916 to 0.98, the
+demo's trained one 0.994."""
 TIMED_PIECES, TIMED_SECONDS, MOST_ROUNDS = 128, 10.0, 21
 
 

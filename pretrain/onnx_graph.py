@@ -1,4 +1,4 @@
-"""ALBERT with its masked-LM head as an ONNX graph; inputs, axes and output have the names that `optimum` and transformers.js give.
+"""ALBERT with its masked-LM head as an ONNX graph; inputs, axes and outputs have the names that `optimum` and transformers.js give.
 
 Written node by node, so that a tensor that layers share is stored once and int8 quantization meets plain products with constants;
 the decoder's, whose matrix is that of the piece embeddings, stays in fp32.
@@ -70,7 +70,8 @@ class Graph:
 
 
 def build_onnx(weights: dict[str, Tensor], config: ModelConfig) -> onnx.ModelProto:
-    """`input_ids`, `attention_mask` (1 for pieces, 0 for padding) and `token_type_ids`, int64 (B, T) -> `logits` (B, T, V), fp32.
+    """`input_ids`, `attention_mask` (1 for pieces, 0 for padding) and `token_type_ids`, int64 (B, T) -> `logits` (B, T, V) and
+    `last_hidden_state` (B, T, D), fp32.
 
     weights: by our names, fp32.
     """
@@ -86,12 +87,13 @@ def build_onnx(weights: dict[str, Tensor], config: ModelConfig) -> onnx.ModelPro
         inner = graph.activate(graph.linear(hidden, f"encoder.ffns.{ffn}.up"), config.hidden_act)
         outer = graph.node("Add", hidden, graph.linear(inner, f"encoder.ffns.{ffn}.down"))
         hidden = graph.layer_norm(outer, f"encoder.ffns.{ffn}.layer_norm")
+    graph.nodes.append(helper.make_node("Identity", [hidden], ["last_hidden_state"], name="last_hidden_state"))
     head = graph.layer_norm(graph.activate(graph.linear(hidden, "mlm_head.dense"), config.hidden_act), "mlm_head.layer_norm")
     decoder = graph.node("Transpose", graph.weight("embeddings.word.weight"), perm=[1, 0])
     graph.nodes.append(
         helper.make_node("Add", [graph.node("MatMul", head, decoder), graph.weight("mlm_head.bias")], ["logits"], name="logits")
     )
-    return finished(graph, vocab_size=len(weights["mlm_head.bias"]))
+    return finished(graph, {"logits": len(weights["mlm_head.bias"]), "last_hidden_state": config.hidden_size})
 
 
 def embeddings(graph: Graph, ids: str, segments: str) -> str:
@@ -122,13 +124,14 @@ def attend(graph: Graph, hidden: str, bias: str, block: str, config: ModelConfig
     return graph.layer_norm(attended, f"{block}.layer_norm")
 
 
-def finished(graph: Graph, vocab_size: int) -> onnx.ModelProto:
+def finished(graph: Graph, outputs: dict[str, int]) -> onnx.ModelProto:
+    """outputs: name -> size of the last axis."""
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "albert",
             [helper.make_tensor_value_info(name, TensorProto.INT64, AXES) for name in INPUTS],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (*AXES, vocab_size))],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, (*AXES, size)) for name, size in outputs.items()],
             [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -398,7 +398,7 @@ def test_a_folder_of_other_things_inside_an_export_is_left_alone(run, tmp_path):
 
 
 @needs_onnx
-def test_onnx_gives_the_logits_of_transformers_for_any_batch_and_int8_is_smaller(run, exported):
+def test_onnx_gives_the_logits_and_features_of_transformers_for_any_batch_and_int8_is_smaller(run, exported):
     import onnxruntime
 
     config = load_config(run / "config.yaml")
@@ -408,17 +408,18 @@ def test_onnx_gives_the_logits_of_transformers_for_any_batch_and_int8_is_smaller
     fp32, int8 = (exported / "onnx" / name for name in ("model.onnx", "model_quantized.onnx"))
     session = onnxruntime.InferenceSession(str(fp32))
     assert [entry.name for entry in session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
-    assert [entry.name for entry in session.get_outputs()] == ["logits"]
+    assert [entry.name for entry in session.get_outputs()] == ["logits", "last_hidden_state"]
     instances = split.read(np.arange(3))
     lines = [texts.decode(instance.input_ids.tolist(), skip_special_tokens=True) for instance in instances]
     for batch in (lines, lines[:1], ["one", "two words"]):
         inputs = texts(batch, padding=True, return_tensors="pt", return_token_type_ids=True)
         with torch.no_grad():
-            expected = model(**inputs).logits
-        (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+            output = model(**inputs, output_hidden_states=True)
+        outputs = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         kept = inputs["attention_mask"].bool()
-        torch.testing.assert_close(torch.from_numpy(found)[kept], expected[kept], atol=1e-4, rtol=1e-4)
-        assert expected.std() > 0.1  # logits that do not differ would prove nothing
+        for found, expected in zip(outputs, (output.logits, output.hidden_states[-1]), strict=True):
+            torch.testing.assert_close(torch.from_numpy(found)[kept], expected[kept], atol=1e-4, rtol=1e-4)
+            assert expected.std() > 0.1  # numbers that do not differ would prove nothing
     assert int8.stat().st_size < 0.6 * fp32.stat().st_size
     onnxruntime.InferenceSession(str(int8)).run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     card = card_of(exported)
