@@ -24,6 +24,7 @@ from pretrain.model_card import model_card
 from pretrain.onnx_export import FILES as ONNX_FILES
 from pretrain.onnx_export import FOLDER as ONNX_FOLDER
 from pretrain.onnx_export import check_onnx_installed, write_onnx
+from pretrain.run_report import read_records
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
 from tokenizer.privacy import words_withheld
@@ -158,8 +159,9 @@ def copy_tokenizer(source: Path, target: Path, more: dict[str, Any]) -> None:
 
 
 def read_metrics(run_folder: Path, step: int) -> list[dict[str, Any]]:
-    """Records of metrics.jsonl up to `step`, none without that file. A line that is not whole yet, of a run that goes on, is of a
-    later one."""
+    """Records of metrics.jsonl up to `step`, none without that file; lines that are damaged are left out, and their number said."""
     path = run_folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [record for record in map(json.loads, lines) if record["step"] <= step]
+    records = list(read_records(path))
+    if num_unreadable := records.count(None):
+        print(f"{path}: {num_unreadable:,} line(s) cannot be read and are left out of the model card.", flush=True)
+    return [record for record in records if record is not None and record["step"] <= step]

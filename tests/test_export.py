@@ -339,6 +339,14 @@ def test_without_held_out_text_it_is_checked_on_the_rest(data, tmp_path):
     assert "model-index" not in card
 
 
+def test_a_damaged_line_of_the_log_is_counted_and_the_card_has_the_others(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "metrics.jsonl").write_bytes(b'{"event": "train", "st\xff\n[]\n' + (run / "metrics.jsonl").read_bytes())
+    card = card_of(export_to(tmp_path / "hf", copy))
+    assert "metrics.jsonl: 2 line(s) cannot be read and are left out of the model card." in capsys.readouterr().out
+    assert "| validated at step | 6 |" in card
+
+
 def test_other_data_than_that_of_the_run_is_refused(run, data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     manifest = json.loads((data / "manifest.json").read_text())
