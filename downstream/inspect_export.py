@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from downstream.export_page import build_export_page
+from downstream.labelled import is_text
 from tokenizer.errors import UserError, first_line
 from tokenizer.page import write_page
 from tokenizer.printable import printable
@@ -54,8 +55,8 @@ def inspect_export(folder: Path, texts: list[str], html: Path | None) -> None:
     """Print what each text's masks would be; with `html`, write a page with the attention, too.
 
     Raises:
-        UserError: transformers is missing or cannot load the folder; a text is missing, empty or too long, or has a [MASK] and the
-            model no head for it; the page cannot be written.
+        UserError: transformers is missing or cannot load the folder; a text is missing, empty, too long or no UTF-8, or has a
+            [MASK] and the model no head for it; the page cannot be written.
     """
     if not texts:
         raise UserError(f'{folder}: is an exported model; say what to read, e.g. --text "The state of the [MASK] is strong."')
@@ -109,9 +110,11 @@ def read_text(export: Export, text: str) -> Reading:
     """Raises as `inspect_export`."""
     import torch
 
+    named = f"--text {text[:60]!r}"
+    if not is_text(text):
+        raise UserError(f"{named}: is not in UTF-8. Set the terminal to UTF-8, or type the text anew.")
     inputs = export.tokenizer(text, return_tensors="pt", return_token_type_ids=True)
     ids, longest = inputs["input_ids"][0].tolist(), export.model.config.max_position_embeddings
-    named = f"--text {text[:60]!r}"
     if len(ids) < 3:
         raise UserError(f"{named}: no piece is left of it after normalisation.")
     if len(ids) > longest:

@@ -22,6 +22,8 @@ from tokenizer.errors import UserError
 transformers = pytest.importorskip("transformers", reason="exported models are read by the extra `transformers`")
 
 TEXT = "The state of the [MASK] is strong."
+NO_UTF8 = b"caf\xe9 [MASK]".decode(errors="surrogateescape")
+"""As Python has it in sys.argv."""
 HOSTILE = 'We [MASK] <script>alert("1")</script> & the\x1b[31m ‮ [MASK]\x00 </svg>'
 
 
@@ -129,7 +131,12 @@ def test_an_encoder_without_head_shows_attention_alone(export, tmp_path):
 def test_what_cannot_be_read_is_refused_and_an_earlier_page_stays(export, synthetic, tmp_path):
     page_of(export, tmp_path, TEXT)
     before = (tmp_path / "page.html").read_bytes()
-    for texts, expected in (([], "say what to read"), ([""], "no piece is left"), (["fine", "  "], "no piece is left")):
+    for texts, expected in (
+        ([], "say what to read"),
+        ([""], "no piece is left"),
+        (["fine", "  "], "no piece is left"),
+        (["fine", NO_UTF8], "UTF-8"),
+    ):
         with pytest.raises(UserError, match=expected):
             page_of(export, tmp_path, *texts)
     with pytest.raises(UserError, match="--text: goes with an exported model, and .* is data"):
