@@ -50,11 +50,13 @@ class Figure(NamedTuple):
     validated: bool = False
     log: bool = False
     from_zero: bool = False
+    beside_entropy: bool = False
+    """Whether the unigram entropy is drawn, too: the loss of a model that knows the frequencies of the pieces alone."""
 
 
 FIGURES = (
     Figure("Loss", "nats", [("loss", "train")], "smoothed", validated=True),
-    Figure("MLM loss", "nats", [("mlm_loss", "train")], "smoothed", validated=True),
+    Figure("MLM loss", "nats", [("mlm_loss", "train")], "smoothed", validated=True, beside_entropy=True),
     Figure("Sentence-order loss", "nats", [("sop_loss", "train")], "smoothed", validated=True),
     Figure("MLM accuracy", "%", [("mlm_accuracy", "train")], "smoothed", 100, validated=True),
     Figure("Sentence-order accuracy", "%", [("sop_accuracy", "train")], "smoothed", 100, validated=True),
@@ -132,9 +134,8 @@ def draw(figure: Figure, report: RunReport, marks: Sequence[Mark], edges: np.nda
     if figure.validated:
         lines.append(line(figure, report.validation, figure.keys[0][0], "validation", "points"))
     entropy = report.unigram_entropy
-    if figure.name == "MLM loss" and entropy is not None:
-        steps = np.concatenate([report.train.steps, report.validation.steps])[-1:]
-        lines.append(Line("unigram entropy", "level", steps, np.full(len(steps), entropy)))
+    if figure.beside_entropy and entropy is not None:
+        lines.append(Line("unigram entropy", "level", np.array([report.step]), np.array([entropy])))
     return draw_curves(figure.name, figure.unit, lines, marks, edges, log=figure.log, from_zero=figure.from_zero)
 
 

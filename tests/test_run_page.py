@@ -122,6 +122,7 @@ def test_the_command_shows_the_figures_of_the_log_and_draws_them(albert, undistu
         assert f"train {record['mlm_loss']:.4g}" in tip
     assert f"validation {validation[-1]['mlm_loss']:.4g}" in tips[-1]
     assert "unigram entropy" in page
+    assert page.count('<polyline class="level"') == 1
     shown = "".join(Page(page).texts)
     for expected in (
         "global_batch_size: 8",
