@@ -508,7 +508,7 @@ def test_what_lacks_its_name_alone_is_kept_and_named(is_there, tmp_path, monkeyp
 
     monkeypatch.setattr(Path, "rename", busy)
     with (
-        pytest.raises(UserError, match=r"data: cannot be replaced \(Device or resource busy\)") as caught,
+        pytest.raises(UserError, match=r"data: what was made cannot take this name \(Device or") as caught,
         replace_folder(data) as folder,
     ):
         (folder / "new").write_text("the work of hours")

@@ -94,8 +94,8 @@ def _put_in_place(temporary: Path, path: Path, old: Path) -> None:
             old.rename(path)
         if isinstance(error, OSError) and temporary.is_dir():
             raise UserError(
-                f"{path}: cannot be replaced ({error.strerror or error}). What was to stand there is whole and lies in {temporary}"
-                ": move it to a place of your choice."
+                f"{path}: what was made cannot take this name ({error.strerror or error}). It is whole and lies in {temporary}: "
+                "move it to a place of your choice."
             ) from error
         shutil.rmtree(temporary, ignore_errors=True)
         raise
