@@ -12,7 +12,7 @@ from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue
 from downstream.held_out import draw_held_out, separate
 from downstream.labelled import Columns, Labelled, Reading, read_labelled
-from downstream.scores import classification_scores, regression_scores
+from downstream.scores import classification_scores, is_constant, regression_scores
 from downstream.task import Scores, Task, as_table
 from tokenizer.errors import UserError
 
@@ -106,6 +106,7 @@ def build_task(
         config=config,
         score=with_mean(scores, figures),
         predictions=lambda split, outputs, _: as_table(split, answers(outputs)),
+        is_constant=lambda outputs, labels: not regression and is_constant(outputs.argmax(-1), labels),
     )
 
 

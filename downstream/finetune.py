@@ -65,6 +65,7 @@ def finetune(options: FinetuneOptions) -> None:
                 write_results(options.output, results)
             results.append(run_task(task, options, session))
             print_table(results[-1:])
+            tell_constant(results[-1], options)
     if is_glue:
         write_results(options.output, results)
         print_table(results)
@@ -159,7 +160,7 @@ def summarize(task: "Task", runs: "list[Trained]") -> dict[str, Any]:
         for split in runs[0].scores
     }
     kept = best_of(runs)
-    seeds = [{"seed": run.seed, "epoch": run.epoch, "scores": run.scores} for run in runs]
+    seeds = [{"seed": run.seed, "epoch": run.epoch, "constant": run.constant, "scores": run.scores} for run in runs]
     return {"task": task.name, "rows": task.num_rows} | {
         "kept_seed": kept.seed,
         "kept_scores": kept.scores,
@@ -178,3 +179,13 @@ def print_table(results: list[dict[str, Any]]) -> None:
                 cells = split, f"{result['rows'][split]:,}", name, f"{figure['mean']:.4f}", deviation, str(len(result["seeds"]))
                 table.add_row(*([result["task"]] if result["task"] else []), *cells)
     Console().print(table)
+
+
+def tell_constant(result: dict[str, Any], options: FinetuneOptions) -> None:
+    """Print which seeds, if any, gave all validation rows the same class, and what to do about it."""
+    if seeds := [each["seed"] for each in result["seeds"] if each["constant"]]:
+        print(
+            f"{result['task']}{': ' if result['task'] else ''}seed {', '.join(map(str, seeds))}: the model gives all validation rows "
+            "the same class; it has learnt nothing beyond the most frequent one. Give a higher --learning_rate "
+            f"(now {options.learning_rate:g}; small models want 2e-4 to 1e-3) or more --epochs (now {options.epochs})."
+        )

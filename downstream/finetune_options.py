@@ -75,7 +75,7 @@ class FinetuneOptions:
     batch_size: int = 32
     """Texts of an optimizer step; of question_answering windows, of multiple_choice questions with all of their options."""
     learning_rate: float = 5e-5
-    """Peak, after a tenth of the steps; linear to zero. Small models want more, such as 2e-4."""
+    """Peak, after a tenth of the steps; linear to zero. Small models want more: 2e-4 to 1e-3."""
     weight_decay: float = 0.01
     """Of AdamW."""
     max_seq_length: int | None = None

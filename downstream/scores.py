@@ -20,6 +20,11 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, f
     }
 
 
+def is_constant(predicted: np.ndarray, expected: np.ndarray) -> bool:
+    """Class numbers: whether one is predicted for all, though several are right."""
+    return len(np.unique(predicted)) == 1 < len(np.unique(expected))
+
+
 def regression_scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Numbers (rows, 1) and (rows,) -> Pearson and Spearman correlation (0 where either side is constant), mean squared error."""
     predicted = outputs.reshape(-1)

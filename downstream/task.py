@@ -41,6 +41,8 @@ class Task(NamedTuple):
     -> figures by name; by `score`, the higher the better, epochs and seeds are chosen."""
     predictions: Callable[[str, Arrays, Scores], dict[str, str]]
     """Name of a split, its outputs, and what the same weights scored on `validation` -> files by name, predictions_SPLIT first."""
+    is_constant: Callable[[Arrays, Arrays], bool] = lambda outputs, labels: False
+    """Outputs of `validation` and its labels -> whether all get the same class, though there are several."""
     wrap: Callable[[PreTrainedModel], torch.nn.Module] = lambda model: model
     """The model -> what Trainer trains, which holds it; the model alone is saved."""
     reduce: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None = None

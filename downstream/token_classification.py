@@ -16,7 +16,7 @@ from transformers import DataCollatorForTokenClassification, PreTrainedTokenizer
 from downstream.finetune_options import FinetuneOptions
 from downstream.held_out import draw_held_out, separate
 from downstream.labelled import Reading
-from downstream.scores import tag_scores
+from downstream.scores import is_constant, tag_scores
 from downstream.tag_schemes import OUTSIDE, classes_of, unify_schemes
 from downstream.tagged import Sentence, Tagged, has_rows, read_tagged
 from downstream.task import Scores, Task
@@ -76,6 +76,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
         config={"num_labels": len(classes), "id2label": dict(enumerate(classes)), "label2id": number_of},
         score=score,
         predictions=lambda split, outputs, _: as_conll(split, parts[split].sentences, tags_of(split, outputs)),
+        is_constant=lambda outputs, labels: is_constant(outputs[labels != NO_TAG], labels[labels != NO_TAG]),
         reduce=lambda logits, labels: logits.argmax(-1),
     )
 

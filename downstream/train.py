@@ -9,7 +9,7 @@ import torch
 import transformers
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
 from downstream.finetune_options import FinetuneOptions
 from downstream.task import Arrays, Scores, Task
@@ -26,6 +26,8 @@ class Trained(NamedTuple):
     seed: int
     epoch: int
     """The best one, whose weights these are."""
+    constant: bool
+    """Whether it gives all validation rows the same class, though they have several."""
     model: PreTrainedModel | None
     scores: dict[str, Scores]
     """Of every split with labels but `train`."""
@@ -62,13 +64,18 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         fp16=options.dtype == "fp16",
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would make the batch larger than asked for
+
+    def compute(predicted: EvalPrediction) -> dict[str, float | bool]:
+        of_validation = predicted.predictions, predicted.label_ids
+        return task.score("validation", *of_validation, None) | {"constant": task.is_constant(*of_validation)}
+
     trainer = InOrder(
         model=trained,
         args=arguments,
         train_dataset=task.splits.get("train"),
         eval_dataset=task.splits["validation"],
         data_collator=task.collate,
-        compute_metrics=lambda predicted: task.score("validation", predicted.predictions, predicted.label_ids, None),
+        compute_metrics=compute,
         preprocess_logits_for_metrics=task.reduce,
         callbacks=[best],
     )
@@ -85,7 +92,7 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         outputs[split] = predicted.predictions
         if predicted.label_ids is not None:
             scores[split] = task.score(split, predicted.predictions, predicted.label_ids, best.scores)
-    return Trained(seed, best.epoch, model, scores, outputs)
+    return Trained(seed, best.epoch, best.constant, model, scores, outputs)
 
 
 def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
@@ -170,7 +177,7 @@ class BestEpoch(TrainerCallback):
 
     def __init__(self, seed: int, patience: int):
         self.seed, self.patience = seed, patience
-        self.epoch, self.scores, self.weights = 0, {}, {}
+        self.epoch, self.constant, self.scores, self.weights = 0, False, {}, {}
         self.loss = math.nan
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
@@ -183,11 +190,12 @@ class BestEpoch(TrainerCallback):
         measured = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         scores = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
         scores = {name: value for name, value in scores.items() if name not in measured}
+        constant = scores.pop("constant", False)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "score")
         loss = "" if math.isnan(self.loss) else f"loss {self.loss:.4f}, "
         print(f"seed {self.seed}, epoch {epoch} of {args.num_train_epochs}: {loss}validation {shown}", flush=True)
         if not self.scores or scores["score"] > self.scores["score"]:
-            self.epoch, self.scores = epoch, scores
+            self.epoch, self.constant, self.scores = epoch, constant, scores
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
         elif epoch - self.epoch >= self.patience:
             control.should_training_stop = True

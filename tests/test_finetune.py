@@ -21,7 +21,7 @@ from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE
 from downstream.labelled import Columns, Reading, find_columns, read_labelled
-from downstream.scores import classification_scores, regression_scores
+from downstream.scores import classification_scores, is_constant, regression_scores
 from downstream.train import BestEpoch, check_device, make_model
 from tests.models import tiny_export
 from tokenizer.errors import UserError
@@ -82,6 +82,30 @@ def test_a_classifier_of_several_seeds_learns_loads_in_a_pipeline_and_is_the_bes
     assert record["parents"][0]["path"] == str(model)
     assert [entry["path"] for entry in record["inputs"]] == list(reviews.values())
     assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rate", "is_told"), [(1e-12, True), (5e-3, False)])
+def test_a_classifier_that_learns_nothing_beyond_the_most_frequent_class_is_told_so(
+    model, reviews, rate, is_told, tmp_path, capsys
+):
+    finetune(FinetuneOptions(model=model, output=tmp_path / "out", **reviews, **QUICK | {"learning_rate": rate}))
+    (seed,) = json.loads((tmp_path / "out" / "results.json").read_text())["seeds"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert seed["constant"] is is_told
+    assert (seed["scores"]["validation"]["matthews"] == 0) is is_told
+    message = "seed 0: the model gives all validation rows the same class; it has learnt nothing beyond the most frequent one."
+    assert (f"{message} Give a higher --learning_rate (now 1e-12;" in printed) is is_told
+    assert ("--epochs (now 4)" in printed) is is_told
+
+
+def test_one_class_for_all_is_a_fault_only_where_there_are_several():
+    for predicted, expected, fault in (
+        ([1, 1], [0, 1], True),
+        ([0, 1], [0, 1], False),
+        ([1, 1], [1, 1], False),
+        ([0, 0], [1, 1], False),
+    ):
+        assert is_constant(np.array(predicted), np.array(expected)) is fault
 
 
 def test_the_same_command_gives_the_same_model(model, reviews, tmp_path):
