@@ -184,8 +184,9 @@ def print_table(results: list[dict[str, Any]]) -> None:
 def tell_constant(result: dict[str, Any], options: FinetuneOptions) -> None:
     """Print which seeds, if any, gave all validation rows the same class, and what to do about it."""
     if seeds := [each["seed"] for each in result["seeds"] if each["constant"]]:
+        task = f"{result['task']}, " if result["task"] else ""
         print(
-            f"{result['task']}{': ' if result['task'] else ''}seed {', '.join(map(str, seeds))}: the model gives all validation rows "
-            "the same class; it has learnt nothing beyond the most frequent one. Give a higher --learning_rate "
+            f"{task}seed {', '.join(map(str, seeds))}: the model gives all validation rows the same class; "
+            "it has learnt nothing beyond the most frequent one. Give a higher --learning_rate "
             f"(now {options.learning_rate:g}; small models want 2e-4 to 1e-3) or more --epochs (now {options.epochs})."
         )

@@ -54,7 +54,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
         collate=DataCollatorWithPadding(tokenizer),
         inputs=list({part.source: part.record for part in parts.values()}.values()),
         auto_class="AutoModelForQuestionAnswering",
-        config={},
+        config={"num_labels": 2},
         score=lambda split, outputs, labels, validation: score(
             spans(split, outputs), parts[split].rows, validation, unanswerable=unanswerable
         ),

@@ -134,10 +134,15 @@ def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
     Raises:
         UserError: as `load_model`.
     """
-    if not options.random_weights:
-        return load_model(options.model, task.auto_class, task.config)
     config = transformers.AutoConfig.from_pretrained(options.model, local_files_only=True, **task.config)
-    return getattr(transformers, task.auto_class).from_config(config, dtype=torch.float32)
+    drawn = getattr(transformers, task.auto_class).from_config(config, dtype=torch.float32)
+    if options.random_weights:
+        return drawn
+    model = load_model(options.model, task.auto_class, task.config)
+    for name, part in drawn.named_children():
+        if drawn.base_model not in (drawn, part):
+            setattr(model, name, part)  # a folder that was fine-tuned for as many classes has a head that would fit
+    return model
 
 
 def load_model(folder: Path, auto_class: str, config: dict[str, Any]) -> PreTrainedModel:

@@ -203,6 +203,34 @@ def test_random_weights_are_not_those_of_the_folder(model):
     assert not torch.allclose(drawn[name], pretrained[name], atol=1e-3)
 
 
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice"])
+def test_the_head_is_new_for_each_seed_and_the_rest_is_that_of_the_folder(model, head, tmp_path):
+    task = SimpleNamespace(auto_class=f"AutoModelFor{head}", config={"num_labels": 2})
+    former = make_model(task, FinetuneOptions(model=model, output=tmp_path))
+    former.save_pretrained(tmp_path / "former")
+    weights, found = former.state_dict(), []
+    for seed in (0, 1, 0):
+        transformers.set_seed(seed)
+        found.append(make_model(task, FinetuneOptions(model=tmp_path / "former", output=tmp_path)).state_dict())
+    for name, tensor in weights.items():
+        first, second, again = (state[name] for state in found)
+        assert torch.equal(first, again)
+        if name.startswith("albert."):
+            assert torch.equal(first, tensor)
+        elif name.endswith(".weight"):  # a new bias is 0
+            assert not torch.allclose(first, tensor, atol=1e-3)
+            assert not torch.allclose(first, second, atol=1e-3)
+    assert set(weights) == set(found[0])
+
+
+def test_an_encoder_without_a_head_is_that_of_the_folder(model):
+    task = SimpleNamespace(auto_class="AutoModel", config={})
+    ours = make_model(task, FinetuneOptions(model=model, output=model)).state_dict()
+    assert all(
+        torch.equal(ours[name], tensor) for name, tensor in transformers.AutoModel.from_pretrained(model).state_dict().items()
+    )
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_training():
     layer, control = torch.nn.Linear(1, 1), SimpleNamespace(should_training_stop=False)
     best = BestEpoch(0, patience=2)

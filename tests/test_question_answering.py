@@ -116,6 +116,18 @@ def test_the_threshold_of_validation_decides_which_questions_have_no_answer(mode
     check_output_folder(tmp_path / "out", RESULTS, "fine-tuned model", CONTENT)  # may be replaced
 
 
+def test_a_folder_that_was_fine_tuned_for_three_classes_or_a_number_learns_to_answer(model, tmp_path):
+    train = write(tmp_path / "train.json", squad(20, 0))
+    for number, kind in ((3, "single_label_classification"), (1, "regression")):
+        folder, out = tmp_path / f"classes_{number}", tmp_path / f"out_{number}"
+        shutil.copytree(model, folder)
+        config = transformers.AutoConfig.from_pretrained(model, num_labels=number, problem_type=kind)
+        transformers.AlbertForSequenceClassification.from_pretrained(model, config=config).save_pretrained(folder)
+        options = {"task": "question_answering", "train": train, "output": out}
+        finetune(FinetuneOptions(model=folder, **options, **QUICK | {"epochs": 1}))
+        assert transformers.AutoModelForQuestionAnswering.from_pretrained(out).qa_outputs.out_features == 2
+
+
 def test_a_test_without_answers_gets_predictions_and_long_questions_are_cut_off(model, tmp_path, capsys):
     content = squad(20, 0)
     for paragraph in content["data"][0]["paragraphs"]:
