@@ -97,9 +97,7 @@ def main(words: Sequence[str]) -> int:
     comparison = work / "evaluate.json"
     of_evaluate = ("--model", *runs.values(), "--data", data[next(iter(objectives))], "--output", comparison)
     evaluate = [] if comparison.is_file() else [job(work, "evaluate", "evaluate", *of_evaluate)]
-    tunings = [
-        (arm, rate) for arm in arguments.arms for rate in arguments.learning_rates if not tuned(arguments, arm, rate).is_dir()
-    ]
+    tunings = [(arm, rate) for arm in arguments.arms for rate in arguments.learning_rates if not is_tuned(arguments, arm, rate)]
     run(arguments, [*evaluate, *(finetune(arguments, arm, rate) for arm, rate in tunings)])
 
     results = {arm: best_rate(arguments, arm) for arm in arguments.arms}
@@ -144,6 +142,12 @@ def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> Job:
 
 def tuned(arguments: argparse.Namespace, arm: str, rate: float) -> Path:
     return arguments.work / "finetuned" / f"{arm}_{arguments.train_rows or 'all'}_{rate:g}"
+
+
+def is_tuned(arguments: argparse.Namespace, arm: str, rate: float) -> bool:
+    """Whether all of its seeds are done."""
+    results = tuned(arguments, arm, rate) / "results.json"
+    return results.is_file() and json.loads(results.read_text()).get("num_seeds_done") == arguments.num_seeds
 
 
 def train_file(arguments: argparse.Namespace) -> Path:

@@ -1,6 +1,7 @@
 """`albert finetune`: an exported encoder and labelled text -> a model for `transformers.pipeline`, and how good it is.
 
-Several seeds give a mean and a standard deviation; the model that is kept is that of the seed with the best validation score.
+Several seeds give a mean and a standard deviation; the model that is kept is that of the seed with the best validation score. After
+each seed the folder is written anew, so that what stops a later one costs that one alone.
 """
 
 import re
@@ -61,13 +62,15 @@ def finetune(options: FinetuneOptions) -> None:
         refuse_missing_libraries("transformers", "accelerate", "sklearn", "scipy", "seqeval")
         results = []
         for task in read_tasks(options, private=private):
-            if is_glue:  # the mark of its folder, should the first task be killed
+            if is_glue and not (options.output / RESULTS).exists():  # the mark of its folder, should the first task be killed
                 write_results(options.output, results)
-            results.append(run_task(task, options, session))
+            for result in run_seeds(task, options, session):
+                if is_glue:
+                    write_results(options.output, [*results, result])
+            results.append(result)
             print_table(results[-1:])
             tell_constant(results[-1], options)
     if is_glue:
-        write_results(options.output, results)
         print_table(results)
     print(f"written to {options.output}")
 
@@ -98,20 +101,22 @@ def read_tasks(options: FinetuneOptions, *, private: bool) -> "Iterator[Task]":
     yield from BUILD[options.task](options, tokenizer, options.max_seq_length or positions, private)
 
 
-def run_task(task: "Task", options: FinetuneOptions, session: Record) -> dict[str, Any]:
-    """Content of results.json, written with the model."""
+def run_seeds(task: "Task", options: FinetuneOptions, session: Record) -> Iterator[dict[str, Any]]:
+    """After each seed the content of results.json, which lies in the task's folder with the best model so far."""
     from downstream.train import train
 
-    runs = []
+    runs, output = [], options.output / task.name
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seed, options.seed + options.num_seeds):
             runs.append(train(task, options, seed, Path(folder)))
             kept = best_of(runs)
             runs = [run if run is kept else run._replace(model=None, outputs={}) for run in runs]  # one model in memory
-    result = summarize(task, runs)
-    with replace_folder(options.output / task.name) as temporary:
-        write_model(temporary, task, kept, result, options, session)
-    return result
+            result = summarize(task, runs, options.num_seeds)
+            with replace_folder(output) as temporary:
+                write_model(temporary, task, kept, result, options, session)
+            if options.num_seeds > 1:
+                print(f"{len(runs)} of {options.num_seeds} seeds are in {output}", flush=True)
+            yield result
 
 
 def write_model(
@@ -146,27 +151,27 @@ def best_of(runs: "list[Trained]") -> "Trained":
     return max(runs, key=lambda run: run.scores["validation"]["score"])
 
 
-def summarize(task: "Task", runs: "list[Trained]") -> dict[str, Any]:
-    """Content of results.json: figures of each seed, mean and standard deviation over seeds (None for one)."""
+def summarize(task: "Task", runs: "list[Trained]", num_seeds: int) -> dict[str, Any]:
+    """Content of results.json: figures of each seed that is done, of `num_seeds`, and their spread."""
     splits = {
-        split: {
-            name: {
-                "mean": statistics.mean(values),
-                "std": statistics.stdev(values) if len(values) > 1 else None,
-            }
-            for name in runs[0].scores[split]
-            if (values := [run.scores[split][name] for run in runs])
-        }
-        for split in runs[0].scores
+        split: {name: spread([run.scores[split][name] for run in runs]) for name in figures}
+        for split, figures in runs[0].scores.items()
     }
     kept = best_of(runs)
     seeds = [{"seed": run.seed, "epoch": run.epoch, "constant": run.constant, "scores": run.scores} for run in runs]
     return {"task": task.name, "rows": task.num_rows} | {
+        "num_seeds": num_seeds,
+        "num_seeds_done": len(runs),
         "kept_seed": kept.seed,
         "kept_scores": kept.scores,
         "scores": splits,
         "seeds": seeds,
     }
+
+
+def spread(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation over seeds, None for one seed."""
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def print_table(results: list[dict[str, Any]]) -> None:

@@ -116,6 +116,60 @@ def test_the_same_command_gives_the_same_model(model, reviews, tmp_path):
     assert one == two
 
 
+def test_what_stops_a_later_seed_leaves_those_before_it(model, reviews, tmp_path, monkeypatch):
+    options = FinetuneOptions(model=model, output=tmp_path / "two", num_seeds=2, seed=5, **reviews, **QUICK | {"epochs": 1})
+    finetune(options)
+    set_seed = transformers.set_seed
+
+    def interrupted(seed):
+        if seed == 7:
+            raise KeyboardInterrupt
+        set_seed(seed)
+
+    monkeypatch.setattr(transformers, "set_seed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(replace(options, output=tmp_path / "three", num_seeds=3))
+    two, three = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("two", "three"))
+    assert (two.pop("num_seeds"), three.pop("num_seeds")) == (2, 3)
+    assert two == three  # two seeds are done in both
+    assert three["num_seeds_done"] == 2
+    assert [each["seed"] for each in three["seeds"]] == [5, 6]
+    for name in ("model.safetensors", "predictions_test.tsv", "tokenizer.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+    monkeypatch.undo()
+    finetune(replace(options, output=tmp_path / "three", num_seeds=1))  # may be replaced
+
+
+def test_a_glue_folder_keeps_its_results_until_there_are_new_ones(model, tmp_path, monkeypatch):
+    write_glue(tmp_path / "glue")
+    for name in ("MRPC", "STS-B", "MNLI"):
+        shutil.rmtree(tmp_path / "glue" / name)
+    quick = QUICK | {"epochs": 1}
+    options = FinetuneOptions(
+        model=model, task="glue", glue_folder=tmp_path / "glue", output=tmp_path / "out", num_seeds=2, **quick
+    )
+    results, set_seed, stop_at = tmp_path / "out" / "results.json", transformers.set_seed, 0
+
+    def interrupted(seed):
+        if seed == stop_at:
+            raise KeyboardInterrupt
+        set_seed(seed)
+
+    monkeypatch.setattr(transformers, "set_seed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(options)
+    stop_at = -1
+    finetune(options)  # the folder of the first is known again
+    former, stop_at = results.read_bytes(), 0
+    with pytest.raises(KeyboardInterrupt):
+        finetune(options)
+    assert results.read_bytes() == former
+    stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        finetune(options)
+    assert [result["num_seeds_done"] for result in json.loads(results.read_text())] == [1]
+
+
 def test_one_file_is_enough(albert, model, tmp_path):
     train = write_tsv(tmp_path / "mine.tsv", sentences(100, 0))
     options = ("--model", model, "--train", train, "--output", tmp_path / "out", "--epochs", 1, "--device", "cpu")
