@@ -85,12 +85,17 @@ def has_unanswerable(parts: dict[str, Questions]) -> bool:
     """Whether some questions for training have no answer.
 
     Raises:
-        UserError: none has, but some of another file.
+        UserError: none has, but some of another split.
     """
-    sources = [part.source for part in parts.values() if any(row.answers == [] for row in part.rows)]
-    if sources and parts["train"].source not in sources:
-        raise UserError(f"{sources[0]}: some questions have no answer, but none of --train is such.")
-    return bool(sources)
+    found = [split for split, part in parts.items() if any(row.answers == [] for row in part.rows)]
+    if not found or found[0] == "train":
+        return bool(found)
+    source = parts[found[0]].source
+    if source == parts["train"].source:
+        raise UserError(
+            f"{source}: all questions without an answer are among those held out. Give --validation, or another --seed."
+        )
+    raise UserError(f"{source}: some questions have no answer, but none of --train is such.")
 
 
 def encode(parts: dict[str, Questions], tokenizer: PreTrainedTokenizerBase, max_question: int) -> dict[str, list[Example]]:
@@ -119,10 +124,10 @@ def score(spans: Spans, rows: list[Question], validation: Scores | None, *, unan
     golds = [row.answers for row in rows]
     found, more = answer_scores(spans.answers, golds, unanswerable=unanswerable), {}
     if unanswerable:
-        of_none = answer_scores([""] * len(rows), golds, unanswerable=True)
-        threshold = validation["na_threshold"] if validation else best_threshold(spans.na_prob, found["f1"], of_none["f1"])
-        found = {name: np.where(spans.na_prob > threshold, of_none[name], found[name]) for name in found}
         has_answer = np.array([bool(gold) for gold in golds])
+        of_none = (~has_answer).astype(float)  # even where "" would do for an answer without words, as in evaluate-v2.0.py
+        threshold = validation["na_threshold"] if validation else best_threshold(spans.na_prob, found["f1"], of_none)
+        found = {name: np.where(spans.na_prob > threshold, of_none, values) for name, values in found.items()}
         kinds = {"has_answer_f1": has_answer, "no_answer_f1": ~has_answer}
         more = {name: float(found["f1"][kind].mean()) for name, kind in kinds.items() if kind.any()} | {"na_threshold": threshold}
     figures = {name: float(values.mean()) for name, values in found.items()}

@@ -44,13 +44,13 @@ def answer_scores(answers: Sequence[str], golds: Sequence[Sequence[str]], *, una
 
 def best_threshold(na_prob: np.ndarray, scores: np.ndarray, null_scores: np.ndarray) -> float:
     """The threshold with the highest sum, that of best_f1 in evaluate-v2.0.py: a question is answered where the probability that it
-    has no answer is not above it. It lies midway between the last that is answered and the next.
+    has no answer is not above it. It lies midway between the last that is answered and the next, or 1.
 
     na_prob, scores of the answer, scores of none: each (questions,).
     """
     order = np.argsort(na_prob, kind="stable")
     gained = np.concatenate([[0.0], np.cumsum((scores - null_scores)[order])])  # by answering none, the first, the first two, ...
-    known = np.concatenate([[0.0], na_prob[order], [1.0]])
+    known = np.concatenate([[0.0], na_prob[order], [np.inf]])  # the last even of those that are 1
     cuts = np.flatnonzero(np.diff(known) > 0)  # not between equals
     cut = cuts[gained[cuts].argmax()]
-    return float(known[cut] + known[cut + 1]) / 2
+    return float(known[cut] + min(known[cut + 1], 1.0)) / 2

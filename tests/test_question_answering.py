@@ -17,7 +17,7 @@ from downstream.contexts import encode_all, hold_out
 from downstream.finetune import CONTENT, RESULTS, finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
-from downstream.question_answering import score
+from downstream.question_answering import has_unanswerable, score
 from downstream.squad import Question, read_squad
 from downstream.squad_scores import answer_scores, best_threshold, normalize_answer
 from downstream.windows import Example, Spans, best_span, best_spans, cut, feature, pieces_of
@@ -168,10 +168,12 @@ def test_no_answer_counts_as_in_version_2_and_words_that_vanish_as_in_each_versi
     assert normalize_answer(" An  A-Team, the\tend ") == "ateam end"
 
 
-def test_the_best_threshold_is_the_best_of_all():
+@pytest.mark.parametrize("highest", [8, 10])
+def test_the_best_threshold_is_the_best_of_all(highest):
+    at_the_end = 0
     for seed in range(50):
         draw = np.random.default_rng(seed)
-        na_prob = draw.integers(1, 9, 6) / 10  # some of them equal
+        na_prob = draw.integers(1, highest, 6, endpoint=True) / 10  # some of them equal, and maybe 1
         has_answer = draw.random(6) < 0.5
         scores, null_scores = draw.random(6).round(1) * has_answer, (~has_answer).astype(float)
 
@@ -179,8 +181,10 @@ def test_the_best_threshold_is_the_best_of_all():
             return np.where(na_prob > threshold, null_scores, scores).sum()
 
         best = best_threshold(na_prob, scores, null_scores)
-        assert total(best) == pytest.approx(max(total(each) for each in np.arange(0.05, 1, 0.1)))
-        assert best not in na_prob
+        assert total(best) == pytest.approx(max(total(each) for each in (*np.arange(0.05, 1, 0.1), 1.0)))
+        assert best not in na_prob or best == 1
+        at_the_end += best == 1
+    assert (at_the_end > 0) is (highest == 10)
 
 
 def test_figures_of_both_kinds_follow_from_the_threshold():
@@ -192,6 +196,23 @@ def test_figures_of_both_kinds_follow_from_the_threshold():
     found = score(spans, rows, {"na_threshold": 0.5}, unanswerable=True)
     assert (found["no_answer_f1"], found["na_threshold"]) == (0.5, 0.5)
     assert found["has_answer_f1"] == pytest.approx((2 / 3 + 1) / 2)  # "a b" and "b c", without the article: 1/2 and 1
+
+
+def test_none_is_wrong_where_the_answer_vanishes_as_in_the_published_evaluation():
+    rows = [Question(str(number), "c", "q", golds, None) for number, golds in enumerate([["the"], ["%"], []])]
+    spans = Spans(["the", "b", "b"], np.array([0.1, 0.9, 0.9]))
+    found = score(spans, rows, {"na_threshold": 0.5}, unanswerable=True)
+    assert (found["has_answer_f1"], found["no_answer_f1"]) == (0.5, 1)  # "the" was given, "%" was not
+    assert found["exact_match"] == pytest.approx(2 / 3)
+
+
+def test_questions_without_an_answer_must_be_left_to_train_on(tmp_path):
+    parts = hold_out(read_squad(write(tmp_path / "train.json", squad(20, 0)), "train", Reading()), 0)
+    assert not has_unanswerable(parts)
+    none = [row._replace(answers=[], start=None) for row in parts["validation"].rows]
+    with pytest.raises(UserError, match="train.json: all questions without an answer are among those held out. Give --validation"):
+        has_unanswerable(parts | {"validation": parts["validation"]._replace(rows=none)})
+    assert has_unanswerable(parts | {"train": parts["train"]._replace(rows=none)})
 
 
 CONTEXT = "  Él  naïve café, ﬁnance ''quoted'' 中国人 Straße ½ cafe\u0301 and the e\u0301tude… of\u00a0 the Nation [SEP] 5,000 x"
