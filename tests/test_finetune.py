@@ -22,7 +22,8 @@ from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE
 from downstream.labelled import Columns, Reading, find_columns, read_labelled
 from downstream.scores import classification_scores, is_constant, regression_scores
-from downstream.train import BestEpoch, check_device, make_model
+from downstream.task import Task
+from downstream.train import BestEpoch, check_device, make_model, train
 from tests.models import tiny_export
 from tokenizer.errors import UserError
 
@@ -301,6 +302,56 @@ def test_the_best_epoch_is_kept_and_patience_ends_training():
     assert (best.epoch, best.scores, best.weights["bias"].item()) == (2, {"score": 0.7}, 2.0)
 
 
+def scripted(model, scores):
+    """A task whose epochs score as told, with `test` the same rows as `validation`; and the outputs of each epoch, as they come."""
+    parts = {name: [text for text, _ in sentences(count, count)] for name, count in (("train", 24), ("validation", 8), ("test", 8))}
+    tokenizer, told, outputs_of = transformers.AutoTokenizer.from_pretrained(model), iter(scores), []
+
+    def score(split, outputs, labels, validation):
+        if split == "test":
+            return {"score": 0.0}
+        outputs_of.append(outputs.copy())
+        return {"score": next(told)}
+
+    task = Task(
+        name="",
+        splits={
+            split: Dataset.from_dict(dict(tokenizer(texts)) | {"labels": [number % 2 for number in range(len(texts))]})
+            for split, texts in parts.items()
+        },
+        num_rows={},
+        collate=transformers.DataCollatorWithPadding(tokenizer),
+        inputs=[],
+        auto_class="AutoModelForSequenceClassification",
+        config={"num_labels": 2, "problem_type": "single_label_classification"},
+        score=score,
+        predictions=lambda split, outputs, validation: {},
+    )
+    return task, outputs_of
+
+
+def test_training_gives_the_best_epoch_with_its_predictions_when_later_ones_are_worse(model, tmp_path):
+    task, outputs_of = scripted(model, (0.3, 0.8, 0.5, 0.4))
+    options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"patience": 4, "learning_rate": 1e-2})
+    trained = train(task, options, 0, tmp_path / "trainer")
+    assert (trained.epoch, trained.scores["validation"]) == (2, {"score": 0.8})
+    batch = task.collate([{name: row[name] for name in ("input_ids", "attention_mask")} for row in task.splits["validation"]])
+    with torch.no_grad():
+        logits = trained.model.eval()(**batch).logits.numpy()
+    for epoch, outputs in enumerate(outputs_of, 1):
+        assert np.allclose(trained.outputs["test"], outputs, atol=1e-5) is (epoch == 2)  # fp32, the same rows
+        assert np.allclose(logits, outputs, atol=1e-5) is (epoch == 2)
+    assert len(outputs_of) == 4
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 6)])
+def test_training_ends_after_patience_epochs_without_a_better_one(model, patience, epochs, tmp_path):
+    task, outputs_of = scripted(model, (0.5, 0.6, 0.6, 0.1, 0.9, 0.2))
+    options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"patience": patience, "epochs": 6})
+    train(task, options, 0, tmp_path / "trainer")
+    assert len(outputs_of) == epochs
+
+
 ANY = Columns(None, None, None)
 
 
@@ -565,10 +616,10 @@ def test_an_error_of_a_private_model_quotes_no_row(model, tmp_path):
         "one label": write_tsv(tmp_path / "b.tsv", [("a", canary)] * 30),
         "ragged": write_tsv(tmp_path / "c.tsv", [(canary,)], (canary, "label")),
     }
-    for train in bad.values():
+    for source in bad.values():
         for task in ("classification", "regression"):
             with pytest.raises(UserError) as error:
-                finetune(FinetuneOptions(model=tmp_path / "model", task=task, train=train, output=tmp_path / "out"))
+                finetune(FinetuneOptions(model=tmp_path / "model", task=task, train=source, output=tmp_path / "out"))
             assert canary not in str(error.value)
     with pytest.raises(UserError, match=canary):  # and is seen without
         finetune(FinetuneOptions(model=model, train=bad["no header"], output=tmp_path / "out"))
