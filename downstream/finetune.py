@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from downstream.finetune_options import FinetuneOptions
-from downstream.glue import GLUE
+from downstream.glue import GLUE, scores_of_seeds
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, disk_errors, replace_folder, write_json, write_text
 from tokenizer.privacy import is_private_tokenizer, words_withheld
@@ -63,19 +63,25 @@ def finetune(options: FinetuneOptions) -> None:
         results = []
         for task in read_tasks(options, private=private):
             if is_glue and not (options.output / RESULTS).exists():  # the mark of its folder, should the first task be killed
-                write_results(options.output, results)
+                write_results(options.output, over_tasks(results))
             for result in run_seeds(task, options, session):
                 if is_glue:
-                    write_results(options.output, [*results, result])
+                    write_results(options.output, over_tasks([*results, result]))
             results.append(result)
             print_table(results[-1:])
             tell_constant(results[-1], options)
     if is_glue:
-        print_table(results)
+        print_table(results, over_tasks(results)["score"])
     print(f"written to {options.output}")
 
 
-def write_results(folder: Path, results: list[dict[str, Any]]) -> None:
+def over_tasks(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Content of results.json of GLUE: that of each task, in GLUE's order, and the mean over them."""
+    scores = scores_of_seeds(results)
+    return {"score": spread(scores) if scores else None, "tasks": results}
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RESULTS, results)
 
@@ -174,16 +180,22 @@ def spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def print_table(results: list[dict[str, Any]]) -> None:
-    """A row for each figure of each split: mean and standard deviation over the seeds."""
+def print_table(results: list[dict[str, Any]], score: dict[str, float | None] | None = None) -> None:
+    """A row for each figure of each split: mean and standard deviation over the seeds. score: over the tasks, for a row below."""
     table = Table(*(["task"] if results[0]["task"] else []), "split", "rows", "figure", "mean", "std", "seeds")
     for result in results:
         for split, figures in result["scores"].items():
             for name, figure in figures.items():
-                deviation = "" if figure["std"] is None else f"{figure['std']:.4f}"
-                cells = split, f"{result['rows'][split]:,}", name, f"{figure['mean']:.4f}", deviation, str(len(result["seeds"]))
+                cells = split, f"{result['rows'][split]:,}", name, *as_cells(figure), str(len(result["seeds"]))
                 table.add_row(*([result["task"]] if result["task"] else []), *cells)
+    if score:
+        table.add_section()
+        table.add_row(f"all {len(results)}", "validation", "", "score", *as_cells(score), str(len(results[0]["seeds"])))
     Console().print(table)
+
+
+def as_cells(figure: dict[str, float | None]) -> tuple[str, str]:
+    return f"{figure['mean']:.4f}", "" if figure["std"] is None else f"{figure['std']:.4f}"
 
 
 def tell_constant(result: dict[str, Any], options: FinetuneOptions) -> None:

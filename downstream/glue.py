@@ -1,7 +1,9 @@
 """GLUE as it is published (Wang et al., arXiv 1804.07461): a folder for each task, tab-separated, each with columns of its own."""
 
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Columns, Labelled, Reading, read_labelled
@@ -36,6 +38,21 @@ GLUE = {
     "RTE": GlueTask("sentence1", "sentence2", "label"),
     "WNLI": GlueTask("sentence1", "sentence2", "label"),
 }
+
+
+SCORED = ("validation", "dev_mismatched")
+"""Splits whose mean is a task's score: of MNLI both count as one task on GLUE's leaderboard."""
+
+
+def scores_of_seeds(results: Iterable[dict[str, Any]]) -> list[float]:
+    """For each seed that all tasks have done the mean over tasks, each by its score, as GLUE counts it: a task with several figures
+    by their mean. results: as in results.json, of each task."""
+    by_task = ([score_of(seed["scores"]) for seed in result["seeds"]] for result in results)
+    return [statistics.mean(scores) for scores in zip(*by_task, strict=False)]
+
+
+def score_of(scores: dict[str, dict[str, float]]) -> float:
+    return statistics.mean(scores[split]["score"] for split in SCORED if split in scores)
 
 
 def read_glue(options: FinetuneOptions, *, private: bool) -> dict[str, dict[str, Labelled]]:

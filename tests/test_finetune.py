@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from downstream.classification import hold_out, in_order, read_parts
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
-from downstream.glue import GLUE
+from downstream.glue import GLUE, read_glue, scores_of_seeds
 from downstream.labelled import Columns, Reading, find_columns, read_labelled
 from downstream.scores import classification_scores, is_constant, regression_scores
 from downstream.task import Task
@@ -168,7 +168,7 @@ def test_a_glue_folder_keeps_its_results_until_there_are_new_ones(model, tmp_pat
     stop_at = 1
     with pytest.raises(KeyboardInterrupt):
         finetune(options)
-    assert [result["num_seeds_done"] for result in json.loads(results.read_text())] == [1]
+    assert [result["num_seeds_done"] for result in json.loads(results.read_text())["tasks"]] == [1]
 
 
 def test_one_file_is_enough(albert, model, tmp_path):
@@ -204,14 +204,24 @@ def write_glue(folder):
     write_tsv(folder / "MNLI" / "test_matched.tsv", [row[:3] for row in rows[:7]], header=header[:3])
 
 
-def test_glue_runs_the_tasks_that_a_folder_holds_as_they_are_published(model, tmp_path):
+def test_glue_runs_the_tasks_that_a_folder_holds_as_they_are_published(model, tmp_path, capsys):
     write_glue(tmp_path / "glue")
     options = FinetuneOptions(
         model=model, task="glue", glue_folder=tmp_path / "glue", output=tmp_path / "out", **QUICK | {"epochs": 1}
     )
     finetune(options)
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = saved["tasks"]
     assert [result["task"] for result in results] == ["CoLA", "MRPC", "STS-B", "MNLI"]
+    scores = {result["task"]: {split: each["score"]["mean"] for split, each in result["scores"].items()} for result in results}
+    matched, mismatched = scores["MNLI"].values()
+    mean = statistics.mean([*(scores[name]["validation"] for name in ("CoLA", "MRPC", "STS-B")), (matched + mismatched) / 2])
+    assert saved["score"] == {"mean": pytest.approx(mean), "std": None}
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    whole = rows[next(number for number, row in enumerate(rows) if row[0] == "MNLI") :]
+    whole = whole[next(number for number, row in enumerate(whole) if row[0] == "CoLA") :]  # after the tables of each task
+    assert list(dict.fromkeys(row[0] for row in whole)) == ["CoLA", "MRPC", "STS-B", "MNLI", "all 4"]
+    assert whole[-1] == ["all 4", "validation", "", "score", f"{mean:.4f}", "", "1"]
     for result in results:
         for scores in result["seeds"][0]["scores"].values():
             figures = GLUE[result["task"]].figures
@@ -227,7 +237,52 @@ def test_glue_runs_the_tasks_that_a_folder_holds_as_they_are_published(model, tm
     shutil.rmtree(tmp_path / "glue" / "STS-B")
     shutil.rmtree(tmp_path / "glue" / "MNLI")
     finetune(options)  # an earlier result is replaced
-    assert [result["task"] for result in json.loads((tmp_path / "out" / "results.json").read_text())] == ["CoLA"]
+    assert [result["task"] for result in json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]] == ["CoLA"]
+
+
+# Header lines of train.tsv and dev.tsv as GLUE's own files have them, and the columns that test.tsv has of them.
+HEADERS = {
+    "SST-2": (("sentence", "label"), ("index", "sentence")),
+    "QQP": (("id", "qid1", "qid2", "question1", "question2", "is_duplicate"), ("id", "question1", "question2")),
+    "QNLI": (("index", "question", "sentence", "label"), ("index", "question", "sentence")),
+    "RTE": (("index", "sentence1", "sentence2", "label"), ("index", "sentence1", "sentence2")),
+    "WNLI": (("index", "sentence1", "sentence2", "label"), ("index", "sentence1", "sentence2")),
+}
+TEXT_COLUMNS = {
+    "SST-2": ["sentence"],
+    "QQP": ["question1", "question2"],
+    "QNLI": ["question", "sentence"],
+    "RTE": ["sentence1", "sentence2"],
+    "WNLI": ["sentence1", "sentence2"],
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_the_columns_of_each_glue_task_are_found_in_its_own_files(name, model, tmp_path):
+    header, of_test = HEADERS[name]
+    for split, columns in (("train", header), ("dev", header), ("test", of_test)):
+        rows = [[f"{column} {split} {number}" for column in columns] for number in range(3)]
+        write_tsv(tmp_path / name / f"{split}.tsv", rows, header=columns)
+    options = FinetuneOptions(model=model, task="glue", glue_folder=tmp_path, output=tmp_path / "out")
+    parts = read_glue(options, private=False)[name]
+    assert list(parts) == ["train", "validation", "test"]
+    for (split, part), file in zip(parts.items(), ("train", "dev", "test"), strict=True):
+        texts = [[f"{column} {file} {number}" for number in range(3)] for column in TEXT_COLUMNS[name]]
+        assert [each for each in part.texts() if each is not None] == texts
+        if split == "test":
+            assert part.columns.label is None
+        else:
+            assert part.labels() == [f"{header[-1]} {file} {number}" for number in range(3)]
+
+
+def test_the_mean_over_tasks_is_one_for_each_seed_that_all_have_done():
+    def seed(**scores):
+        return {"scores": {split: {"score": score} for split, score in scores.items()}}
+
+    one = {"seeds": [seed(validation=0.5), seed(validation=0.7), seed(validation=0.9)]}
+    two = {"seeds": [seed(validation=0.2, dev_mismatched=0.4, test=1.0), seed(validation=0.4, dev_mismatched=0.8, test=1.0)]}
+    assert scores_of_seeds([one, two]) == [pytest.approx((0.5 + 0.3) / 2), pytest.approx((0.7 + 0.6) / 2)]
+    assert scores_of_seeds([]) == []
 
 
 def test_figures_are_those_of_their_definitions():
