@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from downstream.export_page import build_export_page
-from downstream.labelled import is_text
+from downstream.text_files import is_text
+from downstream.vocabulary import check_vocabulary
 from tokenizer.errors import UserError, first_line
 from tokenizer.page import write_page
 from tokenizer.printable import printable
@@ -101,8 +102,7 @@ def load_export(folder: Path) -> Export:
     lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if lost := sorted(name for name in lacking if name.startswith("albert.") and ".pooler." not in name):
         raise UserError(f"{folder}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
-    if len(tokenizer) > model.config.vocab_size:
-        raise UserError(f"{folder}: {len(tokenizer):,} pieces in tokenizer.json, but {model.config.vocab_size:,} in the model.")
+    check_vocabulary(str(folder), tokenizer, model.config.vocab_size)
     return Export(folder, model.eval(), tokenizer, not any(name.startswith("predictions.") for name in lacking))
 
 

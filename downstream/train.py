@@ -13,6 +13,7 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 
 from downstream.finetune_options import FinetuneOptions
 from downstream.task import Arrays, Scores, Task
+from downstream.vocabulary import check_vocabulary
 from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 
@@ -99,7 +100,7 @@ def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
     """And how many pieces the model takes.
 
     Raises:
-        UserError: the folder has no config of an encoder, no tokenizer, or no safetensors.
+        UserError: the folder has no config of an encoder, no tokenizer, or no safetensors; or the tokenizer is another model's.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -112,11 +113,13 @@ def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type != "albert":
             raise ValueError(f"its config.json says {config.model_type}, not albert")
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), config.max_position_embeddings
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # each library raises of its own
         raise UserError(
             f"--model {folder}: cannot be loaded ({' '.join(str(error).split())}). Is it an exported folder?"
         ) from error
+    check_vocabulary(f"--model {folder}", tokenizer, config.vocab_size)
+    return tokenizer, config.max_position_embeddings
 
 
 def check_device(device: str, dtype: str) -> None:

@@ -20,6 +20,7 @@ from downstream.classification import hold_out, in_order, read_parts
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue, scores_of_seeds
+from downstream.inspect_export import load_export
 from downstream.labelled import Columns, Reading, find_columns, read_labelled
 from downstream.scores import classification_scores, is_constant, regression_scores
 from downstream.task import Task
@@ -612,6 +613,18 @@ def test_a_folder_without_safetensors_and_an_input_too_long_for_the_model_are_sa
         finetune(FinetuneOptions(model=tmp_path / "model", output=tmp_path / "out", **reviews))
     with pytest.raises(UserError, match="--max_seq_length 65: the model takes 64 pieces at most"):
         finetune(FinetuneOptions(model=model, output=tmp_path / "out", max_seq_length=65, **reviews))
+
+
+def test_a_tokenizer_of_another_model_is_said(model, reviews, tmp_path):
+    small = transformers.AutoConfig.from_pretrained(model, vocab_size=1999)
+    transformers.AlbertModel(small).save_pretrained(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(model / name, tmp_path / "model" / name)
+    message = r"model: 2,000 pieces in tokenizer.json, but 1,999 in the model. Put the model's own tokenizer there\."
+    with pytest.raises(UserError, match=f"--model .*{message}"):
+        finetune(FinetuneOptions(model=tmp_path / "model", output=tmp_path / "out", **reviews))
+    with pytest.raises(UserError, match=message):
+        load_export(tmp_path / "model")
 
 
 def test_a_folder_of_something_else_is_left_alone(model, reviews, tmp_path):
