@@ -34,8 +34,9 @@ class Pieces(NamedTuple):
 class Features:
     """Those of a split, as Trainer takes them: one is made each time it is asked for."""
 
-    def __init__(self, rows: Sequence[Any], make: Callable[[Any], dict[str, Any]]):
-        self.rows, self.make = rows, make
+    def __init__(self, rows: Sequence[Any], make: Callable[[Any], dict[str, Any]], lengths: list[int]):
+        """lengths: pieces of each, by which those that train together are chosen."""
+        self.rows, self.make, self.lengths = rows, make, lengths
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -26,6 +26,10 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
     pieces = encode_all((text for row in rows for text in (row.context, row.question, *row.options)), tokenizer)
     tell_what_is_cut(rows, pieces, max_seq_length - SPECIAL)
 
+    def features(part: Choices) -> Features:
+        lengths = [min(max_seq_length, SPECIAL + whole_length(row, pieces)) for row in part.rows]
+        return Features(part.rows, lambda row: feature(row, pieces, tokenizer, max_seq_length), lengths)
+
     def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return collate_options(features, tokenizer)
 
@@ -36,9 +40,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
 
     yield Task(
         name="",
-        splits={
-            split: Features(part.rows, lambda row: feature(row, pieces, tokenizer, max_seq_length)) for split, part in parts.items()
-        },
+        splits={split: features(part) for split, part in parts.items()},
         num_rows={split: len(part.rows) for split, part in parts.items()},
         collate=collate,
         inputs=list({part.source: part.record for part in parts.values()}.values()),
@@ -96,13 +98,19 @@ def feature(row: Choice, pieces: dict[str, Pieces], tokenizer: PreTrainedTokeniz
     return encoded if row.label is None else encoded | {"labels": row.label}
 
 
+def whole_length(row: Choice, pieces: dict[str, Pieces]) -> int:
+    """Pieces of context, question and the longest option."""
+    longest = max(len(pieces[option].ids) for option in row.options)
+    return len(pieces[row.context].ids) + len(pieces[row.question].ids) + longest
+
+
 def tell_what_is_cut(rows: list[Choice], pieces: dict[str, Pieces], room: int) -> None:
     """Print how many questions, with their longest option, leave a context too little room, or none."""
     contexts, alone = 0, 0
     for row in rows:
-        asked = len(pieces[row.question].ids) + max(len(pieces[option].ids) for option in row.options)
-        contexts += asked + len(pieces[row.context].ids) > room
-        alone += asked > room
+        whole = whole_length(row, pieces)
+        contexts += whole > room
+        alone += whole - len(pieces[row.context].ids) > room
     if contexts:
         print(f"{contexts:,} of {len(rows):,} questions: the end of the context is cut off (--max_seq_length)")
     if alone:

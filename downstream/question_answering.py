@@ -42,7 +42,8 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
     windows = {split: cut(examples[split], max_seq_length, stride) for split in parts}
 
     def features(split: str) -> Features:
-        return Features(windows[split], lambda window: feature(window, examples[split][window.number], tokenizer))
+        lengths = [SPECIAL + len(examples[split][window.number].question) + window.end - window.begin for window in windows[split]]
+        return Features(windows[split], lambda window: feature(window, examples[split][window.number], tokenizer), lengths)
 
     def spans(split: str, outputs: Arrays) -> Spans:
         return best_spans(outputs, windows[split], examples[split], options.max_answer_length)

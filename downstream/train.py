@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from datasets import Dataset
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from downstream.contexts import Features
 from downstream.finetune_options import FinetuneOptions
 from downstream.task import Arrays, Scores, Task
 from downstream.vocabulary import check_vocabulary
@@ -174,7 +176,13 @@ def load_model(folder: Path, auto_class: str, config: dict[str, Any]) -> PreTrai
 
 
 class InOrder(Trainer):
-    """Evaluates and predicts in the order of the features; Trainer's way is that of training, by length."""
+    """Evaluates and predicts in the order of the features; Trainer's way is that of training, by length. Lengths that are known are
+    not measured, for which Trainer would make all features."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | Features) -> Sampler | None:
+        if isinstance(train_dataset, Features):
+            return LengthGroupedSampler(self.args.train_batch_size, lengths=train_dataset.lengths)
+        return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler:
         return SequentialSampler(eval_dataset)

@@ -17,6 +17,7 @@ import transformers
 from datasets import ClassLabel, Dataset, Features, Value
 
 from downstream.classification import hold_out, in_order, read_parts
+from downstream.contexts import Features as KnownFeatures
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue, scores_of_seeds
@@ -398,6 +399,28 @@ def test_training_gives_the_best_epoch_with_its_predictions_when_later_ones_are_
         assert np.allclose(trained.outputs["test"], outputs, atol=1e-5) is (epoch == 2)  # fp32, the same rows
         assert np.allclose(logits, outputs, atol=1e-5) is (epoch == 2)
     assert len(outputs_of) == 4
+
+
+def test_features_are_made_once_an_epoch_in_batches_of_like_length(model, tmp_path):
+    task, _ = scripted(model, (0.5, 0.6))
+    rows, made, spans = list(task.splits["train"]) * 4, [], []
+    lengths = [len(row["input_ids"]) for row in rows]
+
+    def make(number):
+        made.append(number)
+        return rows[number]
+
+    def collate(features):
+        found = [len(row["input_ids"]) for row in features]
+        spans.append(max(found) - min(found))
+        return task.collate(features)
+
+    splits = task.splits | {"train": KnownFeatures(range(len(rows)), make, lengths)}
+    options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"epochs": 2, "batch_size": 8})
+    train(task._replace(splits=splits, collate=collate), options, 0, tmp_path / "trainer")
+    assert sorted(made) == sorted([*range(len(rows))] * 2)
+    of_training = spans[: len(rows) // 8]  # batches of the first epoch
+    assert np.mean(of_training) < (max(lengths) - min(lengths)) / 2  # of rows in any order 0.8 of it
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 6)])

@@ -16,7 +16,7 @@ from downstream.contexts import encode_all
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
-from downstream.multiple_choice import collate_options, cut, feature, score
+from downstream.multiple_choice import build, collate_options, cut, feature, score
 from tests.models import tiny_export
 from tokenizer.errors import UserError
 
@@ -107,6 +107,16 @@ def test_lines_of_json_are_read_held_out_by_context_and_predicted_by_number(mode
     lines = (tmp_path / "out" / "predictions_test.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["index", *map(str, range(6))]
     assert {line.split("\t")[1] for line in lines[1:]} <= set("0123")
+
+
+def test_lengths_are_those_of_the_longest_option(model, tmp_path):
+    rows = as_lines(20) + [as_lines(1)[0] | {"context": "Short.", "options": ["a", RIGHT * 40, "b", "c"]}]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    options = FinetuneOptions(model=model, task="multiple_choice", output=tmp_path / "out", train=train)
+    for features in next(build(options, transformers.AutoTokenizer.from_pretrained(model), 64, False)).splits.values():
+        found = [max(map(len, features[number]["input_ids"])) for number in range(len(features))]
+        assert features.lengths == found
+        assert len(set(found)) > 1
 
 
 def test_race_and_lines_of_json_give_the_same_questions(tmp_path):

@@ -17,7 +17,7 @@ from downstream.contexts import encode_all, hold_out
 from downstream.finetune import CONTENT, RESULTS, finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
-from downstream.question_answering import has_unanswerable, score
+from downstream.question_answering import build, has_unanswerable, score
 from downstream.squad import Question, read_squad
 from downstream.squad_scores import answer_scores, best_threshold, normalize_answer
 from downstream.windows import Example, Spans, best_span, best_spans, cut, feature, pieces_of
@@ -249,6 +249,14 @@ def test_every_span_of_characters_is_found_in_pieces_and_back(pieces):
         )  # '' is one piece, which stands for half
     first, last = pieces_of(0, 2, context.offsets)  # white space has no piece
     assert last < first
+
+
+def test_lengths_are_those_of_the_features(model, pieces, tmp_path):
+    train = write(tmp_path / "train.json", squad(30, 0))
+    options = FinetuneOptions(model=model, task="question_answering", output=tmp_path / "out", train=train)
+    for features in next(build(options, pieces[1], 64, False)).splits.values():
+        assert features.lengths == [len(features[number]["input_ids"]) for number in range(len(features))]
+        assert len(set(features.lengths)) > 1
 
 
 def test_an_answer_outside_of_a_window_is_none_there_and_windows_vote_by_their_best_span(pieces):
