@@ -403,7 +403,9 @@ def test_training_gives_the_best_epoch_with_its_predictions_when_later_ones_are_
 
 def test_features_are_made_once_an_epoch_in_batches_of_like_length(model, tmp_path):
     task, _ = scripted(model, (0.5, 0.6))
-    rows, made, spans = list(task.splits["train"]) * 4, [], []
+    made, spans, draw = [], [], random.Random(0)
+    shorter = [(row, draw.randint(2, 12)) for row in list(task.splits["train"]) * 4]
+    rows = [{name: value[:size] if name != "labels" else value for name, value in row.items()} for row, size in shorter]
     lengths = [len(row["input_ids"]) for row in rows]
 
     def make(number):
@@ -420,7 +422,7 @@ def test_features_are_made_once_an_epoch_in_batches_of_like_length(model, tmp_pa
     train(task._replace(splits=splits, collate=collate), options, 0, tmp_path / "trainer")
     assert sorted(made) == sorted([*range(len(rows))] * 2)
     of_training = spans[: len(rows) // 8]  # batches of the first epoch
-    assert np.mean(of_training) < (max(lengths) - min(lengths)) / 2  # of rows in any order 0.8 of it
+    assert np.mean(of_training) < (max(lengths) - min(lengths)) / 2  # of rows in any order 0.9 of it
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 6)])
