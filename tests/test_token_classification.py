@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import transformers
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -18,7 +19,7 @@ from downstream.labelled import Reading
 from downstream.scores import tag_scores
 from downstream.tag_schemes import is_entity_scheme, to_iob2
 from downstream.tagged import Sentence, read_tagged
-from downstream.token_classification import as_conll, cut, encode
+from downstream.token_classification import NO_TAG, as_conll, build, cut, encode
 from tests.models import tiny_export
 from tokenizer.errors import UserError
 
@@ -84,6 +85,15 @@ def test_names_are_learnt_and_found_by_a_pipeline(model, news, tmp_path):
         groups = [(entity["entity_group"], text[entity["start"] : entity["end"]]) for entity in find(text)]
         assert {kind for kind, _ in groups} == {"PER", "LOC"}
     assert groups == [("PER", "Carter"), ("LOC", "New York")]  # later pieces of a word have learnt no tag, and `first` asks none
+
+
+def test_the_same_tag_for_all_words_is_seen_beside_words_without_a_piece_and_padding(model, news, tokenizer, tmp_path):
+    options = FinetuneOptions(model=model, output=tmp_path / "out", **news, **QUICK)
+    (task,) = build(options, transformers.AutoTokenizer.from_pretrained(tokenizer), 64, False)
+    labels = np.array([[NO_TAG, 0, 1, NO_TAG], [NO_TAG, 0, NO_TAG, NO_TAG]])
+    outputs = np.array([[2, 0, 0, 3], [1, 0, NO_TAG, NO_TAG]])
+    assert task.is_constant(outputs, labels)
+    assert not task.is_constant(np.where(labels == 1, 1, outputs), labels)
 
 
 def test_parts_of_speech_are_scored_by_accuracy_and_a_column_is_chosen(model, news, tmp_path):
