@@ -56,7 +56,7 @@ def finetune(options: FinetuneOptions) -> None:
     options.check()
     is_glue, session = options.task == "glue", open_session()
     content = GLUE_CONTENT if is_glue else CONTENT
-    check_output_folder(options.output, marker=RESULTS, what="fine-tuned model", content=content)
+    check_output_folder(options.output, marker=RESULTS, what="fine-tuned model", content=content, in_place=is_glue)
     private = is_private_tokenizer(options.model)
     with words_withheld(private):
         refuse_missing_libraries("transformers", "accelerate", "sklearn", "scipy", "seqeval")
