@@ -205,5 +205,6 @@ def tell_constant(result: dict[str, Any], options: FinetuneOptions) -> None:
         print(
             f"{task}seed {', '.join(map(str, seeds))}: the model gives all validation rows the same class; "
             "it has learnt nothing beyond the most frequent one. Give a higher --learning_rate "
-            f"(now {options.learning_rate:g}; small models want 2e-4 to 1e-3) or more --epochs (now {options.epochs})."
+            f"(now {options.learning_rate:g}; small models want 2e-4 to 1e-3) or more --epochs and --patience "
+            f"(now {options.epochs} and {options.patience})."
         )

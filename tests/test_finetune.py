@@ -98,7 +98,7 @@ def test_a_classifier_that_learns_nothing_beyond_the_most_frequent_class_is_told
     assert (seed["scores"]["validation"]["matthews"] == 0) is is_told
     message = "seed 0: the model gives all validation rows the same class; it has learnt nothing beyond the most frequent one."
     assert (f"{message} Give a higher --learning_rate (now 1e-12;" in printed) is is_told
-    assert ("--epochs (now 4)" in printed) is is_told
+    assert ("--epochs and --patience (now 4 and 2)" in printed) is is_told
 
 
 def test_one_class_for_all_is_a_fault_only_where_there_are_several():
