@@ -32,6 +32,11 @@ class Plan:
         return {row.run: row for table in self.tables.values() for row in table.rows}
 
     @property
+    def runs(self) -> dict[str, tuple[Row, int]]:
+        """Name -> row and seed, those of seed 0 first."""
+        return {f"{row.run} seed {seed}": (row, seed) for seed in range(self.num_seeds) for row in self.rows.values()}
+
+    @property
     def data_names(self) -> set[str]:
         """Data folders that rows are trained or judged on."""
         judged = {name for table in self.tables.values() for name in (*table.masked_lm_on, *table.order_on)}

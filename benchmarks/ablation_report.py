@@ -11,6 +11,7 @@ import torch
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_rows import Row, Table
 from data_prep.schema import manifest_sha256
+from pretrain.run_report import read_records
 from tokenizer.files import write_json, write_text
 
 FORMAT_VERSION = 1
@@ -82,8 +83,8 @@ def run_figures(plan: Plan, table: Table, row: Row, seed: int, columns: Columns)
 
 def median_speed(run_folder: Path) -> float | None:
     """Pieces a second, padding not counted, of the logged steps."""
-    records = map(json.loads, (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    speeds = [record["tokens_per_second"] for record in records if record["event"] == "train"]
+    records = read_records(run_folder / "metrics.jsonl")
+    speeds = [record["tokens_per_second"] for record in records if record is not None and record["event"] == "train"]
     return statistics.median(speeds) if speeds else None
 
 

@@ -174,24 +174,21 @@ def make(plan: Plan, name: str, arguments: list[str]) -> None:
 
 def foreign_runs(plan: Plan) -> dict[str, str]:
     """Those in the work folder that are done, but not as planned; they stay, and are left out of the tables."""
-    runs = [(row, seed) for seed in range(plan.num_seeds) for row in plan.rows.values()]
     return {
-        f"{row.run} seed {seed}": f"{plan.run_folder(row, seed)} was run with another config ({'; '.join(changes)}). "
-        "Choose another --work"
-        for row, seed in runs
-        if (changes := plan.changes(row, seed))
+        name: f"{plan.run_folder(*run)} was run with another config ({'; '.join(changes)}). Choose another --work"
+        for name, run in plan.runs.items()
+        if (changes := plan.changes(*run))
     }
 
 
 def train(plan: Plan, at_once: int) -> dict[str, str]:
     """Start what has not run, the rows of seed 0 first; what failed, with its fault."""
     jobs = [
-        Job(f"{row.run} seed {seed}", launch_command(plan, row, seed), plan.folder / "logs" / f"{row.run}-{seed}.log")
-        for seed in range(plan.num_seeds)
-        for row in plan.rows.values()
+        Job(name, launch_command(plan, row, seed), plan.folder / "logs" / f"{row.run}-{seed}.log")
+        for name, (row, seed) in plan.runs.items()
         if not plan.has_run(row, seed)
     ]
-    total = plan.num_seeds * len(plan.rows)
+    total = len(plan.runs)
     print(f"{total} runs, {total - len(jobs)} of them done before; {at_once} at once", flush=True)
     if jobs:
         plan.note_crowd(min(at_once, len(jobs)))

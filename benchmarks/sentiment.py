@@ -13,7 +13,6 @@ there as WORK/tokenizer. Arguments that are not known here go to `albert launch`
 import argparse
 import json
 import random
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,7 +203,8 @@ def print_table(results: dict[str, Any], words: dict[str, float], pretraining: d
         cells = [ARMS[arm], *(("", "", "") if figures is None else quality(figures, has_order=arm != "no_sentence_order"))]
         accuracy = {split: result["scores"][split]["accuracy"] for split in ("validation", "test")}
         seeds = [seed["scores"]["test"]["accuracy"] for seed in result["seeds"]]
-        spread = f"{statistics.stdev(seeds):.3f}" if len(seeds) > 1 else "-"
+        deviation = accuracy["test"]["std"]
+        spread = "-" if deviation is None else f"{deviation:.3f}"
         cells += [f"{result['learning_rate']:g}", f"{accuracy['validation']['mean']:.3f}", f"**{accuracy['test']['mean']:.3f}**"]
         print(f"| {' | '.join([*cells, spread, ' '.join(f'{seed:.3f}' for seed in seeds)])} |")
     print(f"| naive Bayes over words | | | | | {words['dev']:.3f} | **{words['test']:.3f}** | | |")
