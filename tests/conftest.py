@@ -66,6 +66,14 @@ def data(tmp_path_factory, corpus, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def model(tmp_path_factory, tokenizer):
+    """The folder of `models.tiny_export`."""
+    from models import tiny_export
+
+    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
+
+
+@pytest.fixture(scope="session")
 def synthetic(tmp_path_factory) -> Path:
     """44 training instances: at batch 8 the first epoch ends inside step 6."""
     return write_synthetic_data(tmp_path_factory.mktemp("data") / "synthetic", num_instances=44)

@@ -21,7 +21,7 @@ def test_every_recipe_is_valid_and_survives_a_round_trip(path):
 def test_all_recipes_of_the_readme_are_there():
     sizes = {f"albert_{size}_{version}" for size in ("base", "large", "xlarge", "xxlarge") for version in ("v1", "v2")}
     phases = {"albert_base_v2_phase1_128", "albert_base_v2_phase2_512"}
-    assert {path.stem for path in CONFIGS} == sizes | phases | {"demo", "small", "single_24gb"}
+    assert {path.stem for path in CONFIGS} == sizes | phases | {"cpu", "demo", "small", "single_24gb"}
 
 
 def test_the_two_phases_differ_in_steps_alone():

@@ -12,15 +12,8 @@ import transformers
 from downstream.embeddings import BATCH_PIECES, LEAST_FILL, batches, embed_texts, load_encoder, normalize
 from downstream.pages import Page, cut_passages, read_html, read_pages
 from downstream.rank import main, rank
-from tests.models import tiny_export
 from tests.readme import python_of
 from tokenizer.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer, tmp_path_factory):
-    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
-
 
 TEXTS = ["Peace.", "", "The state of the union is strong, and the budget has grown. " * 9, "Our economy works well.", "Tax \u200b"]
 

@@ -17,18 +17,12 @@ from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
 from downstream.multiple_choice import build, collate_options, cut, feature, score
-from tests.models import tiny_export
 from tokenizer.errors import UserError
 
 SENTENCES = ("The nation is strong.", "Our economy has grown.", "This Congress works well.", "My administration has a plan.")
 WRONG = ("the treaty", "the weather", "the enemy", "the ocean")
 RIGHT = "the people"
 QUICK = {"learning_rate": 5e-3, "epochs": 2, "batch_size": 8, "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer, tmp_path_factory):
-    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
 
 
 def article(seed: int, group: str) -> dict:

@@ -21,7 +21,6 @@ from downstream.question_answering import build, has_unanswerable, score
 from downstream.squad import Question, read_squad
 from downstream.squad_scores import answer_scores, best_threshold, normalize_answer
 from downstream.windows import Example, Spans, best_span, best_spans, cut, feature, pieces_of
-from tests.models import tiny_export
 from tests.readme import python_of
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder
@@ -29,11 +28,6 @@ from tokenizer.files import check_output_folder
 SENTENCES = ("The nation is strong.", "Our economy has grown.", "This Congress works well.", "My administration has a plan.")
 AMOUNTS = ("three billion", "seven hundred", "ninety million", "forty thousand")
 QUICK = {"learning_rate": 5e-3, "epochs": 2, "batch_size": 16, "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer, tmp_path_factory):
-    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
 
 
 @pytest.fixture(scope="module")

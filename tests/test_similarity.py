@@ -15,14 +15,7 @@ from downstream.embeddings import embed_texts, load_encoder, normalize
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.similarity import CosineModel, PairCollator
-from tests.models import tiny_export
 from tokenizer.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer, tmp_path_factory):
-    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
-
 
 HEADER = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score")
 """Of STS-B as GLUE has it."""

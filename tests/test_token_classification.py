@@ -20,14 +20,7 @@ from downstream.scores import tag_scores
 from downstream.tag_schemes import is_entity_scheme, to_iob2
 from downstream.tagged import Sentence, read_tagged
 from downstream.token_classification import NO_TAG, as_conll, build, cut, encode
-from tests.models import tiny_export
 from tokenizer.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer, tmp_path_factory):
-    return tiny_export(tokenizer, tmp_path_factory.mktemp("export") / "hf")
-
 
 PEOPLE = ("Truman", "Johnson", "Carter", "John Kennedy", "Gerald Ford")
 PLACES = ("China", "Europe", "New York", "America")

@@ -1,0 +1,192 @@
+"""Labelled text is read from each layout to the same rows, and what is wrong with a file is told by its line."""
+
+import csv
+import gzip
+import json
+from dataclasses import replace
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from downstream.classification import hold_out, in_order, read_parts
+from downstream.finetune_options import FinetuneOptions
+from downstream.labelled import Columns, Reading, find_columns, read_labelled
+from tests.labelled_rows import write_tsv
+from tokenizer.errors import UserError
+
+ANY = Columns(None, None, None)
+
+
+def read(source, reading=None, *, split="train", labelled=True):
+    return read_labelled(source, split, ANY, reading or Reading(), labelled=labelled)
+
+
+def test_every_layout_gives_the_same_rows(tmp_path):
+    rows = [{"text": 'He said "no",\tthen left', "label": "a"}, {"text": "two\nlines", "label": "b"}, {"text": "ü", "label": "a"}]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write("\n\n".join(map(json.dumps, rows)))
+    Dataset.from_list(rows).to_parquet(tmp_path / "set" / "train.parquet")
+    for source in (tmp_path / "rows.csv", tmp_path / "rows.jsonl.gz", f"hf:{tmp_path}/set"):
+        assert read(str(source)).rows == rows
+    plain = write_tsv(tmp_path / "rows.tsv", [('a "quoted', "x"), ('b" word', "y")], header=None)
+    expected = [{"text": 'a "quoted', "label": "x"}, {"text": 'b" word', "label": "y"}]
+    assert read(plain, Reading(["text", "label"])).rows == expected
+    with pytest.raises(UserError, match="its rows name their columns; leave --columns out"):
+        read(str(tmp_path / "rows.jsonl.gz"), Reading(["text", "label"]))
+
+
+def test_class_labels_of_a_dataset_are_their_names_and_minus_one_is_none(tmp_path):
+    features = Features({"sentence": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    Dataset.from_dict({"sentence": ["a", "b"], "label": [-1, -1]}, features=features).to_parquet(tmp_path / "set" / "test.parquet")
+    found = read(f"hf:{tmp_path}/set")
+    assert (found.texts(), found.labels()) == ((["a", "b"], None), ["yes", "no"])
+    assert read(f"hf:{tmp_path}/set", split="test", labelled=False).columns.label is None
+    numbers = write_tsv(tmp_path / "numbers.tsv", [("a", "-1"), ("b", "-1")], ("text", "score"))
+    assert read(numbers, split="test", labelled=False).columns.label is None
+    assert read(numbers).labels() == ["-1", "-1"]
+
+
+def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
+    path = write_tsv(tmp_path / "rows.tsv", [("a", "x"), ("b",), ("c", "y")])
+    with pytest.raises(UserError, match=r"rows.tsv, line 3: has 1 columns, expected 2 \(text, label\).*--on_error skip"):
+        read(path)
+    assert [row["text"] for row in read(path, Reading(on_error="skip")).rows] == ["a", "c"]
+    assert "1 rows with another number of columns than 2 left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"line 3: .*Mend it\.$"):  # predictions go by the number of the row
+        read(path, Reading(on_error="skip"), split="test", labelled=False)
+
+
+QUOTED = 'text\tlabel\n"He said ""no"""\tneg\nShe went.\tpos\n'
+
+
+def test_a_tsv_is_read_without_quoting_and_that_is_told_where_a_program_has_quoted(tmp_path, capsys):
+    path = tmp_path / "rows.tsv"
+    path.write_text(QUOTED)
+    assert read(str(path)).texts()[0] == ['"He said ""no"""', "She went."]
+    told = capsys.readouterr().out
+    assert f'{path}: 1 cells begin and end with ", which belongs to them. A .tsv is read without quoting' in told
+    (tmp_path / "rows.csv").write_text(QUOTED.replace("\t", ","))
+    assert read(str(tmp_path / "rows.csv")).texts()[0] == ['He said "no"', "She went."]
+    path.write_text('text\tlabel\n"all"\t"neg"\n"rows"\t"pos"\n')
+    read(str(path))
+    assert "4 cells begin and end" in capsys.readouterr().out
+    path.write_text('text\tlabel\n"Yes."\tneg\n"No," he said, "no."\tpos\n"a "" b\tpos\n')  # quotes of the texts themselves
+    (tmp_path / "b.csv").write_text(QUOTED.replace("\t", ","))
+    for source in (path, tmp_path / "b.csv"):
+        read(str(source))
+    assert capsys.readouterr().out == ""
+    path.write_text('text\tlabel\n"two\nlines"\tneg\n')
+    with pytest.raises(UserError, match="line 2: has 1 columns, expected 2 .*A .tsv is read without quoting.*save it as .csv"):
+        read(str(path))
+
+
+@pytest.mark.parametrize(("name", "encoding"), [("a.tsv", "utf-16"), ("b.jsonl", "latin-1"), ("c.csv.gz", "latin-1")])
+def test_a_file_that_is_not_utf_8_is_to_be_saved_so(name, encoding, tmp_path):
+    content = json.dumps({"text": "née", "label": "x"}, ensure_ascii=False).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(UserError, match=rf"{name}: is not in UTF-8 \(byte 0x..\).*Save it as UTF-8\.$"):
+        read(str(tmp_path / name))
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    table, line = "text,label\na,x\n", '{"text": "a", "label": "x"}'
+    for name, content in (("A.CSV", table), ("A.TSV", table.replace(",", "\t")), ("A.JSONL", line)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / f"{name}.GZ").write_bytes(gzip.compress(content.encode()))
+        for source in (name, f"{name}.GZ"):
+            assert read(str(tmp_path / source)).rows == [{"text": "a", "label": "x"}]
+
+
+def test_a_blank_line_is_an_empty_text_of_the_only_column_and_nothing_elsewhere(tmp_path):
+    for name in ("a.tsv", "a.csv"):
+        (tmp_path / name).write_text("\ntext\na\n\nb\n")
+        assert read(str(tmp_path / name), labelled=False).texts()[0] == ["a", "", "b"]
+        (tmp_path / f"two_{name}").write_text("text,label\n\na,x\n\nb,y\n\n".replace(",", "\t" if name == "a.tsv" else ","))
+        assert read(str(tmp_path / f"two_{name}")).texts()[0] == ["a", "b"]
+
+
+def test_columns_of_the_same_name_are_refused(tmp_path):
+    header, plain = "text\tlabel\tlabel\n", "a\tx\ty\n"
+    (tmp_path / "a.tsv").write_text(header + plain)
+    with pytest.raises(UserError, match=r"a.tsv: several columns have the same name \(label\).*in the header; if that is a row"):
+        read(str(tmp_path / "a.tsv"))
+    (tmp_path / "b.tsv").write_text(plain)
+    with pytest.raises(UserError, match=r"same name \(text\). Give each its own in --columns"):
+        read(str(tmp_path / "b.tsv"), Reading(["text", "label", "text"]))
+    (tmp_path / "c.csv").write_text("text,label,,\na,x,,\n")  # as spreadsheets write columns that were emptied
+    assert read(str(tmp_path / "c.csv")).labels() == ["x"]
+
+
+def test_a_carriage_return_within_a_text_is_told(tmp_path):
+    for name in ("a.tsv", "a.csv"):
+        (tmp_path / name).write_text("text,label\na\rb,x\n".replace(",", "\t" if name == "a.tsv" else ","), newline="")
+        with pytest.raises(
+            UserError, match="line 2: has 1 columns, .*ends with a lone carriage return, which may belong to a text"
+        ):
+            read(str(tmp_path / name))
+
+
+def test_a_test_has_labels_in_all_rows_or_in_none_which_is_told(tmp_path, capsys):
+    some = write_tsv(tmp_path / "some.tsv", [("a", "x"), ("b", " "), ("c", "")])
+    with pytest.raises(UserError, match=r"some.tsv, row 2: has no label in the column label, as 2 of 3 rows\."):
+        read(some, labelled=False)
+    for header, rows, told in (
+        (("text", "label"), [("a", ""), ("b", "")], "no label (its column label has none); it gets predictions, but no figures"),
+        (("text", "lable"), [("a", "x"), ("b", "y")], "no label or score (it has: text, lable); it gets predictions"),
+    ):
+        path = write_tsv(tmp_path / "none.tsv", rows, header)
+        assert read(path, labelled=False).columns.label is None
+        assert f"{path}: {told}" in capsys.readouterr().out
+    assert read(write_tsv(tmp_path / "all.tsv", [("a", "x"), ("b", "y")]), labelled=False).labels() == ["x", "y"]
+    assert capsys.readouterr().out == ""
+
+
+def test_labels_are_numbered_in_one_order_whatever_their_length_and_white_space():
+    labels = ["b", "10", "2", "01", "1", "2" * 5000, "1" * 5000, "a", "٣"]  # the last is an Arabic 3
+    expected = ["01", "1", "2", "٣", "10", "1" * 5000, "2" * 5000, "a", "b"]
+    for turn in range(len(labels)):
+        assert sorted(labels[turn:] + labels[:turn], key=in_order) == expected
+
+
+def test_white_space_around_a_label_makes_no_other_label(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": "a", "label": label}) for label in ("1 ", "1", 1, "\u00a01", "in two words")))
+    assert read(str(path)).labels() == ["1", "1", "1", "1", "in two words"]
+
+
+def test_columns_asked_for_must_be_there_and_two_texts_need_a_word():
+    rows, plain = [{"a": "1", "b": "2", "label": "x"}], Reading()
+    assert find_columns(rows, Columns("a", "b", None), "f", plain, labelled=True) == Columns("a", "b", "label")
+    with pytest.raises(UserError, match="no column c; give --text_pair NAME"):
+        find_columns(rows, Columns("a", "c", None), "f", plain, labelled=True)
+    rows = [{"question": "1", "sentence": "2", "label": "x"}]
+    with pytest.raises(UserError, match="columns sentence and question; give --text NAME"):
+        find_columns(rows, ANY, "f", plain, labelled=True)
+    assert find_columns(rows, Columns("question", "sentence", None), "f", plain, labelled=True).text_pair == "sentence"
+
+
+def test_where_training_has_one_text_other_files_have_no_pair(tmp_path):
+    single = write_tsv(tmp_path / "train.tsv", [("a", "x"), ("b", "y")])
+    more = {
+        split: write_tsv(tmp_path / f"{split}.tsv", [("a", "b", "x")], ("text", "sentence2", "label")) for split in ("dev", "test")
+    }
+    options = FinetuneOptions(model=tmp_path, output=tmp_path, train=single, validation=more["dev"], test=more["test"])
+    for part in read_parts(options, private=False).values():
+        assert part.texts()[1] is None
+    pairs = replace(options, train=more["dev"], validation=more["dev"])
+    assert {part.columns.text_pair for part in read_parts(pairs, private=False).values()} == {"sentence2"}
+
+
+def test_a_rare_label_is_not_held_out(tmp_path):
+    rows = [("a", "common")] * 99 + [("b", "rare")]
+    train = read(write_tsv(tmp_path / "train.tsv", rows))
+    for seed in range(30):
+        parts = hold_out(train, seed, keep_labels=True)
+        assert len(parts["validation"].rows) == 10
+        assert len(parts["train"].rows) == 90
+        assert "rare" in parts["train"].labels()
