@@ -11,8 +11,8 @@ class EvaluateOptions:
     """Models in, their figures on the same held-out instances out."""
 
     model: list[str]
-    """Models to compare: run folders of `albert launch`, exports, or folders of any Hugging Face ALBERT with its tokenizer.json.
-    Nothing is downloaded."""
+    """Models to compare: run folders of `albert launch`, single checkpoints (RUN/checkpoints/step-N), exports, or folders of any
+    Hugging Face ALBERT with its tokenizer.json. Nothing is downloaded."""
     data: Path | None = None
     """Data folder of `albert prepare`, made with the tokenizer of all models; left out, that of the first run among them."""
     split: str = "validation"
@@ -20,7 +20,7 @@ class EvaluateOptions:
     max_instances: int = 20_000
     """Instances to evaluate on at most, evenly spaced over the split, as a validation in training takes them."""
     checkpoint: str = "last"
-    """Of runs: `last`, `best` (lowest validation loss), or a step."""
+    """Of runs that are given as a whole: `last`, `best` (lowest validation loss), or a step."""
     micro_batch_size: int = 32
     """Instances in one forward pass; bounds memory, and leaves the figures as they are."""
     device: str = "auto"

@@ -39,11 +39,14 @@ class Source(NamedTuple):
 
 
 def open_model(path: Path, checkpoint: str) -> Source:
-    """Look at a run or a Hugging Face folder. checkpoint: of a run, as `--checkpoint` has it.
+    """Look at a run, one checkpoint of it (RUN/checkpoints/step-N), or a Hugging Face folder. checkpoint: of a run, as
+    `--checkpoint` has it.
 
     Raises:
-        UserError: it is neither, has no such checkpoint, or its shape cannot be computed.
+        UserError: it is none of them, has no such checkpoint, or its shape cannot be computed.
     """
+    if path.parent.name == "checkpoints" and (step := path.name.removeprefix("step-")).isdigit():
+        return open_model(path.parent.parent, step)._replace(path=path)
     if (path / "config.yaml").is_file():
         config = load_config(path / "config.yaml")
         found = choose_checkpoint(path / "checkpoints", checkpoint, find)

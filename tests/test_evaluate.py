@@ -73,6 +73,16 @@ def test_a_run_has_the_figures_of_its_last_validation_and_of_the_one_of_the_step
     assert_validation(compare(undisturbed, checkpoint="5", micro_batch_size=3)["columns"][2], by_step[5])
 
 
+def test_checkpoints_of_one_run_stand_side_by_side(undisturbed, compared):
+    checkpoints = [undisturbed / "checkpoints" / f"step-{step}" for step in (5, 10)]
+    earlier, later = compare(*checkpoints, checkpoint="best")["columns"][2:]
+    assert [Path(column["path"]) for column in (earlier, later)] == checkpoints
+    assert (earlier["step"], later["step"]) == (5, 10)
+    assert later["masked_lm"] == compared["columns"][2]["masked_lm"] != earlier["masked_lm"]
+    with pytest.raises(UserError, match="--checkpoint 7: no such checkpoint"):
+        compare(undisturbed / "checkpoints" / "step-7")
+
+
 def assert_validation(column: dict, record: dict) -> None:
     assert column["masked_lm"]["loss"] == pytest.approx(record["mlm_loss"], **CLOSE)
     assert column["masked_lm"]["accuracy"] == pytest.approx(record["mlm_accuracy"], **CLOSE)
