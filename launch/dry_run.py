@@ -51,6 +51,8 @@ class Forecast:
     num_procs: int
     first_step: int
     """Steps that another run, or this one, has already made."""
+    last_step: int
+    """`training.steps`, or where `training.max_hours` ends the run."""
     pieces: float
     """Of a step."""
     flops: float
@@ -84,13 +86,15 @@ def report(
     cast = forecast(config, manifest, machine, num_procs=num_procs, first_step=first_step, phase_step=phase_step, mfu=mfu)
     counts = manifest.splits["train"]
     training = config.training
-    steps = training.steps - first_step
+    steps = cast.last_step - first_step
     saved = checkpoint_bytes(config, manifest.vocab_size)
     kept = config.checkpoint.keep_last + 1
+    is_cut = cast.last_step < training.steps
+    limit = f", where training.max_hours {training.max_hours:g} is over, of {training.steps - first_step:,}" if is_cut else ""
     rows = [
         ("parameters", f"{count_parameters(config.model, manifest.vocab_size):,}"),
         ("data", f"{counts.instances:,} instances, {amount(counts.pieces)} pieces; {amount(counts.text_pieces)} of unique text"),
-        ("steps", f"{steps:,}" + (f" (from step {first_step:,})" if first_step else "")),
+        ("steps", f"{steps:,}" + (f" (from step {first_step:,})" if first_step else "") + limit),
         ("a step", f"{training.global_batch_size:,} instances, {amount(cast.pieces)} pieces, {amount(cast.flops)}FLOP"),
         ("in all", f"{amount(steps * cast.pieces)} pieces, {amount(steps * cast.flops)}FLOP"),
         ("epochs", f"{cast.epochs:,.1f} over the unique text"),
@@ -102,15 +106,10 @@ def report(
         ),
     ]
     found = warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)
-    hours = cast.hours
-    if training.max_hours is not None and training.max_hours < hours:
-        reached = first_step + int(steps * training.max_hours / hours)
-        hours = training.max_hours
-        rows.append(("limit", f"training.max_hours ends the run after {hours:g} hours, at that speed at step {reached:,}"))
-        if reached < config.schedule.start_step + config.schedule.warmup_steps:
-            found.append("training.max_hours ends the run in its warm-up, at that speed. Raise it, or lower schedule.warmup_steps.")
+    if is_cut and cast.last_step < config.schedule.start_step + config.schedule.warmup_steps:
+        found.append("training.max_hours ends the run in its warm-up, at that speed. Raise it, or lower schedule.warmup_steps.")
     if price_per_hour is not None:
-        rows.append(("cost", f"{hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))
+        rows.append(("cost", f"{cast.hours * num_procs * price_per_hour:,.2f} at {price_per_hour:g} an hour each"))
     lines = [f"{name:12} {text}" for name, text in rows]
     return "\n".join(lines + [f"warning: {text}" for text in found])
 
@@ -133,15 +132,20 @@ def forecast(
     micro_batch_size = config.training.micro_batch_size
     if micro_batch_size == "auto":
         micro_batch_size = largest_that_fits(config, manifest, machine, num_procs)
+    last_step, max_hours = config.training.steps, config.training.max_hours
+    hours = (last_step - first_step) * flops / (num_procs * machine.peak * mfu) / 3600
+    if max_hours is not None and max_hours < hours:
+        last_step, hours = first_step + int((last_step - first_step) * max_hours / hours), max_hours
     return Forecast(
         num_procs=num_procs,
         first_step=first_step,
+        last_step=last_step,
         pieces=pieces,
         flops=flops,
-        epochs=(config.training.steps - phase_step) * pieces / max(counts.text_pieces, 1),
+        epochs=(last_step - phase_step) * pieces / max(counts.text_pieces, 1),
         micro_batch_size=micro_batch_size,
         memory=memory_on(machine, config, manifest, micro_batch_size, num_procs),
-        hours=(config.training.steps - first_step) * flops / (num_procs * machine.peak * mfu) / 3600,
+        hours=hours,
     )
 
 

@@ -32,7 +32,7 @@ def figure(output: str, name: str) -> str:
 def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthetic):
     options = ["--gpu", "h100", "--num_gpus", 4, "--price_per_hour", 2500, "--mfu", 0.5]
     steps = ["--training.steps", 10**9, "--schedule.total_steps", 10**9, "--precision.dtype", "bf16"]
-    output = dry_run(*options, *steps, "--training.max_hours", 0.001)
+    output = dry_run(*options, *steps)
     config, manifest = load_config(small_config, [("data.path", f'"{synthetic}"')]), read_manifest(synthetic)
     train = manifest.splits["train"]
     assert figure(output, "parameters") == f"{count_parameters(config.model, manifest.vocab_size):,}"
@@ -41,15 +41,21 @@ def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthe
     flops = 8 / len(split) * step_flops(config.model, manifest.vocab_size, lengths, train.masked_pieces)
     assert f"{amount(flops)}FLOP" in figure(output, "a step")
     hours = 1e9 * flops / (4 * GPUS["h100"].peaks["bf16"] * 0.5) / 3600
-    assert figure(output, "time").startswith(f"{describe_hours(hours)} on 4 x ")
-    reached = int(1e9 * 0.001 / hours)
-    assert 0 < reached < 1e9
-    assert figure(output, "limit").endswith(f"ends the run after 0.001 hours, at that speed at step {reached:,}")
-    assert "in its warm-up" not in output
-    assert figure(output, "cost").startswith("10.00 at 2500 ")
     epochs = 1e9 * 8 * train.pieces / train.instances / train.text_pieces
+    assert figure(output, "steps") == "1,000,000,000"
+    assert figure(output, "time").startswith(f"{describe_hours(hours)} on 4 x ")
+    assert figure(output, "cost").startswith(f"{hours * 4 * 2500:,.2f} at 2500 ")
     assert figure(output, "epochs") == f"{epochs:,.1f} over the unique text"
     assert f"warning: the unique text would be seen {epochs:,.0f} times" in output
+    share = 1e-9 * int(1e9 * 0.001 / hours)
+    assert 0 < share < 1
+    output = dry_run(*options, *steps, "--training.max_hours", 0.001)
+    assert figure(output, "steps") == f"{1e9 * share:,.0f}, where training.max_hours 0.001 is over, of 1,000,000,000"
+    assert figure(output, "in all").endswith(f"{amount(1e9 * share * flops)}FLOP")
+    assert figure(output, "time").startswith(f"{describe_hours(0.001)} on 4 x ")
+    assert figure(output, "cost").startswith("10.00 at 2500 ")
+    assert figure(output, "epochs") == f"{share * epochs:,.1f} over the unique text"
+    assert "in its warm-up" not in output
 
 
 def test_few_epochs_are_no_warning(dry_run):
