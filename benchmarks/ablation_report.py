@@ -11,7 +11,7 @@ import torch
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_rows import Row, Table
 from data_prep.schema import manifest_sha256
-from pretrain.run_report import read_records
+from pretrain.metrics_file import read_records
 from tokenizer.files import write_json, write_text
 
 FORMAT_VERSION = 1

@@ -172,11 +172,16 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
     """The manifest in the file's bytes. path: for messages.
 
     Raises:
-        UserError: it is damaged, or of an unknown format version.
+        UserError: it is damaged, of another kind of folder, or of an unknown format version.
     """
     again = "Delete it, and run `albert prepare` again."
     try:
         fields = json.loads(content)
+        if isinstance(fields, dict) and "splits" not in fields:
+            raise UserError(
+                f"{path}: names no splits, so it is not the manifest of a data folder, but of a tokenizer or a checkpoint, maybe. "
+                "Give a folder that `albert prepare` made."
+            )
         version = fields["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected the manifest of a data folder, but it cannot be read ({error!r}). {again}") from error

@@ -19,12 +19,12 @@ from pretrain.export_options import ExportOptions
 from pretrain.export_source import Source, read_source
 from pretrain.hf_weights import hf_config, to_hf_weights
 from pretrain.lineage import comes_of_private_text
+from pretrain.metrics_file import read_records
 from pretrain.model import Albert
 from pretrain.model_card import model_card
 from pretrain.onnx_export import FILES as ONNX_FILES
 from pretrain.onnx_export import FOLDER as ONNX_FOLDER
 from pretrain.onnx_export import check_onnx_installed, write_onnx
-from pretrain.run_report import read_records
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
 from tokenizer.privacy import words_withheld

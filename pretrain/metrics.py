@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.config import RunConfig
+from pretrain.metrics_file import read_records, truncate_after
 from pretrain.watch import Watch
 from tokenizer.errors import UserError
-from tokenizer.files import write_text
 
 
 class MetricsLog:
@@ -49,8 +49,8 @@ class MetricsLog:
         truncate_after(self.path, step)
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
         self.watch = Watch(self.config, self.unigram_entropy)
-        for record in map(json.loads, self.path.read_text(encoding="utf-8").splitlines()):
-            if record["event"] == "train":
+        for record in read_records(self.path):
+            if record["event"] == "train" and isinstance(record.get("mlm_loss"), float):
                 self.watch.see(record)
 
     def rewind(self, step: int) -> None:
@@ -86,20 +86,6 @@ class MetricsLog:
         except Exception as error:
             print(f"wandb fails ({error}); the run goes on without it, metrics.jsonl is complete", file=sys.stderr)
             self.wandb_run = None
-
-
-def truncate_after(path: Path, step: int) -> None:
-    """Drop records after `step`, which a run that was killed wrote beyond its last checkpoint, and a half-written last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue
-    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def print_record(record: dict[str, Any]) -> None:

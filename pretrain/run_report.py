@@ -1,9 +1,8 @@
 """A run folder in, what happened in it out: figures by step, marks, sessions. Of a run at work, what there is so far."""
 
-import json
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from data_prep.schema import Manifest, read_manifest
 from pretrain.config import RunConfig
 from pretrain.config_file import load_config
+from pretrain.metrics_file import is_step, read_records
 from pretrain.report import read_report
 from tokenizer.errors import UserError
 from tokenizer.provenance import Record, read_record
@@ -100,37 +100,6 @@ def read_run(folder: Path) -> RunReport:
     marks += [started_again(session, config.schedule.start_step) for session in sessions[1:]]
     marks.sort(key=lambda mark: mark.step)
     return RunReport(folder, config, manifest, data_fault, train, validation, marks, sessions, faults, standing(folder))
-
-
-def read_records(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The records of metrics.jsonl, None for a line that is none; the half-written last line of a run at work does not count.
-
-    Raises:
-        UserError: the file is there and cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    record = json.loads(line)
-                    yield record if is_record(record) else None
-                except (ValueError, RecursionError):
-                    if line.endswith(b"\n"):
-                        yield None
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-
-
-def is_record(content: object) -> bool:
-    if not isinstance(content, dict) or not isinstance(content.get("event"), str):
-        return False
-    return is_step(content.get("step"))
-
-
-def is_step(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 53
 
 
 def gather(records: Iterable[dict[str, Any] | None]) -> tuple[Series, Series, list[Mark], int]:

@@ -25,7 +25,7 @@ from pretrain.checkpoint import (
 from pretrain.checkpoint_writer import CheckpointWriter
 from pretrain.config import ModelConfig, OptimizerConfig
 from pretrain.config_file import load_config
-from pretrain.metrics import truncate_after
+from pretrain.metrics_file import truncate_after
 from pretrain.model import Albert
 from pretrain.optimizer import build_optimizer
 from tokenizer.errors import UserError
@@ -202,8 +202,10 @@ def test_the_golden_run_of_format_version_1_still_opens():
         torch.testing.assert_close(optimizer.state[ours]["exp_avg_sq"], expected_optimizer.state[theirs]["exp_avg_sq"])
 
 
-def test_metrics_beyond_the_checkpoint_and_a_torn_line_are_dropped(tmp_path):
+def test_metrics_beyond_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    first, second, third = (f'{{"event": "train", "step": {step}, "loss": {1 / step}}}\n' for step in (1, 2, 3))
+    path.write_text(first + second + third + '{"st')
     truncate_after(path, 2)
-    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert path.read_text() == first + second
+    assert capsys.readouterr().out == ""

@@ -257,3 +257,12 @@ def test_data_that_changed_since_the_start_is_refused(launch, small_config, synt
     shutil.copy(synthetic / "manifest.json", moved)
     albert("launch", *where)
     assert (run_folder / "DONE").exists()
+
+
+def test_a_run_goes_on_over_lines_of_its_log_that_are_no_records(launch, undisturbed, tmp_path):
+    run_folder = tmp_path / "run"
+    launch(run_folder, "--training.steps", 5)
+    with (run_folder / "metrics.jsonl").open("ab") as log:
+        log.write(b'\0\0\n[]\n{"event": "train"}\n\xff\xfe\n{"event": "train", "step": 5}\n')
+    assert "metrics.jsonl: 4 damaged line(s) dropped" in launch(run_folder).stdout
+    assert len(records(run_folder)) == 1 + len(records(undisturbed))  # one record is without figures

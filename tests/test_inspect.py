@@ -398,10 +398,13 @@ def test_a_folder_of_the_format_before_is_shown_without_the_counts_it_lacks(made
     assert "Duplicates and documents left out" not in page
 
 
-def test_the_command_takes_the_folder_bare_anywhere_among_its_options(made, albert, tmp_path):
+def test_the_command_takes_the_folder_bare_anywhere_among_its_options(made, albert, tokenizer, tmp_path):
     assert "train row" in albert("inspect", "--num", 1, made.folder, "--seed", 3).stdout
     assert "required: folder" in albert("inspect", code=2).stderr
     assert "no data folder" in albert("inspect", tmp_path / "absent", code=2).stderr
+    error = albert("inspect", tokenizer, code=2).stderr
+    assert "names no splits" in error
+    assert "Delete" not in error
     options = parse("inspect", InspectOptions, [str(made.folder), "--split", "validation", "--html", "x.html"])
     assert options == InspectOptions(folder=made.folder, split="validation", html=Path("x.html"))
 
