@@ -50,12 +50,9 @@ def data_rows(data: Path, manifest: Manifest) -> list[Row]:
 
 def disk_row(config: RunConfig, vocab_size: int, run_folder: Path, free: float) -> Row:
     """Whether the checkpoints have room. free: bytes, where the first host would write them."""
-    from launch.dry_run import checkpoint_bytes  # takes torch
-    from pretrain.checkpoint import list_checkpoints
+    from launch.dry_run import checkpoint_bytes, disk_needed  # takes torch
 
-    size = checkpoint_bytes(config, vocab_size)
-    there = len(list_checkpoints(run_folder / "checkpoints"))
-    needed = max(1, config.checkpoint.keep_last + 2 - there) * size
+    size, needed = checkpoint_bytes(config, vocab_size), disk_needed(config, vocab_size, run_folder)
     text = f"{free / 1e9:.2f} GB free; checkpoints take {needed / 1e9:.2f} GB ({size / 1e9:.2f} GB each)"
     return row(
         "disk", [text] if free < needed else [], [], text, "Make room, lower checkpoint.keep_last, or choose another --output."

@@ -10,7 +10,7 @@ import torch
 
 from data_prep.schema import Manifest, read_manifest
 from launch.hosts import Place
-from pretrain.checkpoint import list_checkpoints, step_of
+from pretrain.checkpoint import list_checkpoints, newest_good_checkpoint, read_state, step_of
 from pretrain.config import RunConfig
 from pretrain.data import open_split
 from pretrain.flops import GPUS, Gpu, peak_flops, step_flops
@@ -58,7 +58,7 @@ class Forecast:
     flops: float
     """Of a step."""
     epochs: float
-    """Times that the unique text is seen by this run, from its beginning; by a phase, without those before."""
+    """Times that the unique text is seen from `first_step` on."""
     micro_batch_size: int
     memory: MemoryEstimate
     hours: float
@@ -78,17 +78,23 @@ def report(
     manifest = read_manifest(config.data.path)
     num_procs = place.num_procs
     machine = find_machine(config, gpu, max(map(len, place.devices.values())))
-    saved_before = list_checkpoints(run_folder / "checkpoints") if run_folder else []
-    if config.model.init_from is not None and not saved_before:
+    newest = newest_good_checkpoint(run_folder / "checkpoints")[0] if run_folder else None
+    first_step, hours_left = 0, config.training.max_hours
+    if newest is not None:
+        first_step = min(step_of(newest), config.training.steps)
+        if hours_left is not None:
+            hours_left = max(0.0, hours_left - read_state(newest)["training_seconds"] / 3600)
+    elif config.continue_from is not None:
+        first_step = step_of(find_predecessor(config, manifest))
+    elif config.model.init_from is not None:
         check_init_from(config.model)
-    phase_step = 0 if config.continue_from is None else step_of(find_predecessor(config, manifest))
-    first_step = min(step_of(saved_before[-1]), config.training.steps) if saved_before else phase_step
-    cast = forecast(config, manifest, machine, num_procs=num_procs, first_step=first_step, phase_step=phase_step, mfu=mfu)
+    cast = forecast(config, manifest, machine, num_procs=num_procs, first_step=first_step, hours_left=hours_left, mfu=mfu)
     counts = manifest.splits["train"]
     training = config.training
     steps = cast.last_step - first_step
     saved = checkpoint_bytes(config, manifest.vocab_size)
     kept = config.checkpoint.keep_last + 1
+    disk = disk_needed(config, manifest.vocab_size, run_folder)
     is_cut = cast.last_step < training.steps
     limit = f", where training.max_hours {training.max_hours:g} is over, of {training.steps - first_step:,}" if is_cut else ""
     rows = [
@@ -105,7 +111,7 @@ def report(
             f"{describe_hours(cast.hours)} on {num_procs} x {machine.name} at an MFU of {mfu:.0%}: compare with a run's `mfu`",
         ),
     ]
-    found = warnings(cast, machine, (kept + 1 - len(saved_before)) * saved, run_folder)
+    found = warnings(cast, machine, disk, run_folder)
     if is_cut and cast.last_step < config.schedule.start_step + config.schedule.warmup_steps:
         found.append("training.max_hours ends the run in its warm-up, at that speed. Raise it, or lower schedule.warmup_steps.")
     if price_per_hour is not None:
@@ -119,10 +125,23 @@ def checkpoint_bytes(config: RunConfig, vocab_size: int) -> int:
     return FP32 * TENSORS_SAVED * count_parameters(config.model, vocab_size)
 
 
+def disk_needed(config: RunConfig, vocab_size: int, run_folder: Path | None) -> int:
+    """Bytes that checkpoints will take beyond those that are there: `keep_last`, the best, and one in the making."""
+    there = len(list_checkpoints(run_folder / "checkpoints")) if run_folder else 0
+    return max(1, config.checkpoint.keep_last + 2 - there) * checkpoint_bytes(config, vocab_size)
+
+
 def forecast(
-    config: RunConfig, manifest: Manifest, machine: Machine, *, num_procs: int, first_step: int, phase_step: int, mfu: float
+    config: RunConfig,
+    manifest: Manifest,
+    machine: Machine,
+    *,
+    num_procs: int,
+    first_step: int,
+    hours_left: float | None,
+    mfu: float,
 ) -> Forecast:
-    """phase_step: at which the run `continue_from` hands over; first_step: at which this one stands."""
+    """first_step: at which the run stands. hours_left: of `training.max_hours`."""
     counts, batch = manifest.splits["train"], config.training.global_batch_size
     lengths = sampled_lengths(config, manifest)
     scale = batch / len(lengths)
@@ -132,17 +151,17 @@ def forecast(
     micro_batch_size = config.training.micro_batch_size
     if micro_batch_size == "auto":
         micro_batch_size = largest_that_fits(config, manifest, machine, num_procs)
-    last_step, max_hours = config.training.steps, config.training.max_hours
+    last_step = config.training.steps
     hours = (last_step - first_step) * flops / (num_procs * machine.peak * mfu) / 3600
-    if max_hours is not None and max_hours < hours:
-        last_step, hours = first_step + int((last_step - first_step) * max_hours / hours), max_hours
+    if hours_left is not None and hours_left < hours:
+        last_step, hours = first_step + int((last_step - first_step) * hours_left / hours), hours_left
     return Forecast(
         num_procs=num_procs,
         first_step=first_step,
         last_step=last_step,
         pieces=pieces,
         flops=flops,
-        epochs=(last_step - phase_step) * pieces / max(counts.text_pieces, 1),
+        epochs=(last_step - first_step) * pieces / max(counts.text_pieces, 1),
         micro_batch_size=micro_batch_size,
         memory=memory_on(machine, config, manifest, micro_batch_size, num_procs),
         hours=hours,

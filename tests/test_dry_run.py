@@ -1,6 +1,8 @@
 """`albert launch --dry_run`: what it says of a run, that it starts nothing, and what it refuses."""
 
+import json
 import re
+import shutil
 from typing import get_args
 
 import numpy as np
@@ -81,6 +83,18 @@ def test_nothing_is_written_and_a_run_is_reckoned_from_where_it_stands(dry_run, 
     phase = ["--continue_from", tmp_path / "run", "--training.steps", 8]
     assert figure(dry_run(*phase), "steps") == "3 (from step 5)"
     assert sorted(tmp_path.rglob("*")) == before
+    spent = json.loads((tmp_path / "run" / "checkpoints" / "step-5" / "state.json").read_text())["training_seconds"] / 3600
+    limited = ["--output", tmp_path / "run", "--training.steps", 10**9, "--schedule.total_steps", 10**9, "--training.max_hours"]
+    assert figure(dry_run(*limited, spent), "steps").startswith("0 (from step 5), where training.max_hours")
+    assert figure(dry_run(*limited, spent + 1), "time").startswith("1.0 hours")
+
+
+def test_a_phase_that_has_begun_is_reckoned_without_the_run_before_it(dry_run, launch, tmp_path):
+    launch(tmp_path / "one", "--training.steps", 3)
+    phase = ["--continue_from", tmp_path / "one", "--training.steps"]
+    launch(tmp_path / "two", *phase, 5)
+    shutil.rmtree(tmp_path / "one")
+    assert figure(dry_run("--output", tmp_path / "two", *phase, 8), "steps") == "3 (from step 5)"
 
 
 @pytest.mark.parametrize(
