@@ -20,6 +20,8 @@ ROWS_AT_A_TIME = 1024
 RANK_EDGES = (100, 1_000, 10_000)
 """Last ranks of the bands of frequency."""
 NORMAL_95 = 1.96
+ROUNDING = 1e-12
+"""A standard error below it is 0, but for the rounding of a mean such as a third."""
 LENGTH_BANDS = 4
 """Of equal width, up to max_seq_length."""
 
@@ -201,7 +203,8 @@ def mean_and_error(values: np.ndarray, instance_of: np.ndarray) -> tuple[float, 
         return mean, None
     residuals = np.bincount(place, weights=values - mean)
     variance = len(instances) / (len(instances) - 1) * float(residuals @ residuals)
-    return mean, math.sqrt(variance) / len(values)
+    error = math.sqrt(variance) / len(values)
+    return mean, error if error > ROUNDING else 0.0
 
 
 def interval(share: float, error: float | None, num_instances: int) -> list[float] | None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pretrain.onnx_export import FILES as ONNX_FILES
 from pretrain.onnx_export import FOLDER as ONNX_FOLDER
 from pretrain.onnx_export import check_onnx_installed, write_onnx
 from tokenizer.errors import UserError
-from tokenizer.files import check_output_folder, replace_folder, write_json, write_text
+from tokenizer.files import check_output_folder, replace_folder, sha256_of_files, write_json, write_text
 from tokenizer.privacy import words_withheld
 from tokenizer.provenance import (
     PROVENANCE_NAME,
@@ -36,6 +37,7 @@ from tokenizer.provenance import (
     new_record,
     open_session,
     parent,
+    read_record,
     record_outputs,
     write_record,
 )
@@ -96,11 +98,17 @@ def export(options: ExportOptions) -> dict[str, Any]:
 
 
 def check_output(output: Path) -> None:
-    """Raises a UserError if there is anything but an export."""
+    """Raises a UserError if there is anything but an export, or a model card that has been edited."""
     names = "|".join(map(re.escape, (*FILES, PROVENANCE_NAME, ONNX_FOLDER)))
     check_output_folder(output, marker="config.json", what="export", content=names)
     if (output / ONNX_FOLDER).exists():
         check_output_folder(output / ONNX_FOLDER, marker=ONNX_FILES[0], what="export", content="|".join(map(re.escape, ONNX_FILES)))
+    written = []
+    with suppress(UserError):  # a damaged record says nothing
+        written = (read_record(output) or {}).get("outputs", [])
+    card = output / "README.md"
+    if card.is_file() and {file["sha256"] for file in written if file["path"] == card.name} - {sha256_of_files(card)}:
+        raise UserError(f"{card}: has been edited, and would be replaced. Move it away, or choose another --output.")
 
 
 def check_data(data: Path, source: Source) -> None:

@@ -41,8 +41,8 @@ def is_step(value: object) -> bool:
 
 
 def truncate_after(path: Path, step: int) -> None:
-    """Drop records after `step`, which a run that was killed wrote beyond its last checkpoint, and lines that are none; that is told,
-    but of a half-written last one."""
+    """Drop records after `step`, which a run that was killed wrote beyond its last checkpoint, and lines that are no records, which
+    is told but for a half-written last one."""
     records = list(read_records(path))
     if num_odd := records.count(None):
         print(f"{path}: {num_odd:,} damaged line(s) dropped")

@@ -3,6 +3,7 @@
 It is meant to be published, so it holds no path and no host; of private data it names no file either.
 """
 
+import math
 from typing import Any
 
 import yaml
@@ -49,12 +50,12 @@ Licence of the weights: {licence}. Licence of the corpus: {data_licence}.
 |---|---|---|
 {data_rows}
 
-Instances of up to {length} pieces, {dupe_factor} copies of the text with masks of their own. Masks: {mask_unit}, up to {max_ngram}
-words, {mask_ratio:.0%} of the pieces. {corpus_rows}
+Instances of up to {length} pieces, {dupe_factor} copies of the text with masks of their own. Masked are {mask_unit},
+{mask_ratio:.0%} of the pieces. {corpus_rows}
 
 ## Training
 
-{steps} steps of {batch} instances, {optimizer} with peak learning rate {lr:g}, {warmup} warm-up steps, weights in fp32,
+{steps} of {batch} instances, {optimizer} with peak learning rate {lr:g}, {warmup} warm-up steps, weights in fp32,
 arithmetic in {dtype}.
 
 | | |
@@ -90,6 +91,7 @@ FIGURES = {
     "mlm_accuracy": "masked-LM accuracy",
     "sop_accuracy": "{order} accuracy",
 }
+MASK_UNITS = {"ngram": "runs of up to {max_ngram} words", "word": "whole words", "piece": "single pieces"}
 ORDER_TASKS = {"sop": "sentence-order prediction", "nsp": "next-sentence prediction", "none": ""}
 """By `albert prepare --pair_objective`."""
 LEARNT = {True: "only from the corpus described here", False: "from the corpus described here, and from what came before"}
@@ -114,7 +116,12 @@ def model_card(
     """
     model, prepared, state = config.model, manifest.options, source.state
     validation, datasets = newest_validation(metrics), [] if private else hub_datasets(parents)
-    is_of_these_weights = validation is not None and validation["step"] == state["step"] and options.average == 1
+    is_of_these_weights = (
+        validation is not None
+        and validation["step"] == state["step"]
+        and math.isfinite(validation["mlm_loss"])
+        and (options.average, options.dtype) == (1, "fp32")
+    )
     from_scratch = config.model.init_from is None and config.continue_from is None
     order = ORDER_TASKS[prepared["pair_objective"]]
     return CARD.format(
@@ -141,18 +148,19 @@ def model_card(
         data_rows=data_rows(manifest),
         length=manifest.max_seq_length,
         dupe_factor=prepared.get("dupe_factor", "?"),
-        mask_unit=prepared["mask_unit"],
-        max_ngram=prepared["max_ngram"],
+        mask_unit=MASK_UNITS[prepared["mask_unit"]].format(max_ngram=prepared["max_ngram"]),
         mask_ratio=prepared["mask_ratio"],
         corpus_rows=corpus_rows(parents, private=private),
-        steps=f"{state['step'] - config.schedule.start_step:,}",
+        steps=f"{state['step']:,} steps"
+        if config.continue_from is None
+        else f"Steps up to {state['step']:,}, counted on from the run before,",
         batch=config.training.global_batch_size,
         optimizer={"lamb": "LAMB", "adamw": "AdamW"}[config.optimizer.name],
         lr=config.optimizer.lr,
         warmup=config.schedule.warmup_steps,
         dtype=config.precision.dtype,
         recipe_rows=recipe_rows(config, manifest, state),
-        figure_rows=figure_rows(validation, order, averaged=options.average > 1, held_out="validation" in manifest.splits),
+        figure_rows=figure_rows(validation, order, options, held_out="validation" in manifest.splits),
         checks="\n".join(f"- {check}" for check in checks),
         chain_rows=chain_rows(parents),
         tokenizer_sha256=manifest.tokenizer_sha256,
@@ -253,10 +261,11 @@ def newest_validation(metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((record for record in reversed(metrics) if record["event"] == "validation"), None)
 
 
-def figure_rows(validation: dict[str, Any] | None, order: str, *, averaged: bool, held_out: bool) -> str:
+def figure_rows(validation: dict[str, Any] | None, order: str, options: ExportOptions, *, held_out: bool) -> str:
     """The validation's figures, or a line that says there was none."""
     if validation is None:
         return f"| {'not validated up to this step' if held_out else 'no held-out text was kept'} | - |"
     rows = [f"| {label} | {validation[name]:.4f} |" for name, label in figure_names(order).items() if validation[name] is not None]
-    of = ", of the weights before their mean was taken" if averaged else ""
+    of = ", of the weights before their mean was taken" if options.average > 1 else ""
+    of += ", of the weights before they were rounded" if options.dtype != "fp32" else ""
     return "\n".join([*rows, f"| validated at step | {validation['step']:,}{of} |"])

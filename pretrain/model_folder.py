@@ -1,6 +1,7 @@
 """What a `--model` of `albert evaluate` is, a run or a Hugging Face ALBERT: its shape, its weights, and whether data suits it."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,8 @@ def open_model(path: Path, checkpoint: str) -> Source:
     Raises:
         UserError: it is none of them, has no such checkpoint, or its shape cannot be computed.
     """
-    if path.parent.name == "checkpoints" and (step := path.name.removeprefix("step-")).isdigit():
-        return open_model(path.parent.parent, step)._replace(path=path)
+    if step := re.fullmatch(r".*/checkpoints/step-(\d+)", str(path.absolute())):
+        return open_model(path.absolute().parent.parent, step[1])._replace(path=path)
     if (path / "config.yaml").is_file():
         config = load_config(path / "config.yaml")
         found = choose_checkpoint(path / "checkpoints", checkpoint, find)

@@ -17,7 +17,7 @@ from synthetic import VOCAB_SIZE
 from torch.nn.utils.rnn import pad_sequence
 
 from data_prep.schema import read_manifest
-from pretrain.breakdown import HeldOut, length_bands, rank_bands
+from pretrain.breakdown import HeldOut, interval, length_bands, mean_and_error, rank_bands
 from pretrain.checkpoint import load_weights
 from pretrain.comparison import evaluate
 from pretrain.comparison_table import accuracy
@@ -81,6 +81,24 @@ def test_checkpoints_of_one_run_stand_side_by_side(undisturbed, compared):
     assert later["masked_lm"] == compared["columns"][2]["masked_lm"] != earlier["masked_lm"]
     with pytest.raises(UserError, match="--checkpoint 7: no such checkpoint"):
         compare(undisturbed / "checkpoints" / "step-7")
+
+
+def test_a_step_is_a_model_in_its_own_folder_and_a_number_is_no_step(undisturbed, hf, tmp_path, monkeypatch):
+    monkeypatch.chdir(undisturbed / "checkpoints")
+    assert open_model(Path("step-5"), "last").state["step"] == 5
+    (tmp_path / "checkpoints").mkdir()
+    hugging_face = copy(hf, tmp_path / "checkpoints" / "500")
+    assert open_model(hugging_face, "last").kind == "hugging_face"
+
+
+def test_equal_shares_in_all_instances_claim_no_more_than_a_trial_each():
+    """A third is no binary fraction, so the residuals are not quite 0."""
+    for share, num_instances in ((1 / 3, 3), (0.5, 2)):
+        hits = np.tile(np.arange(round(1 / share)) == 0, num_instances).astype(float)
+        mean, error = mean_and_error(hits, np.arange(num_instances).repeat(round(1 / share)))
+        assert (mean, error) == (pytest.approx(share), 0.0)
+        low, high = interval(mean, error, num_instances)
+        assert high - low > 0.5
 
 
 def assert_validation(column: dict, record: dict) -> None:
@@ -258,8 +276,8 @@ def test_an_accuracy_is_shown_in_9_columns_with_the_farther_end_of_its_interval(
         ((0.5, [0.40, 0.6]), "50.0±10"),
         ((0.5, None), "50.0"),
     ]
-    for (share, interval), expected in shown:
-        assert accuracy({"accuracy": share, "accuracy_interval": interval}) == expected
+    for (share, bounds), expected in shown:
+        assert accuracy({"accuracy": share, "accuracy_interval": bounds}) == expected
     assert accuracy(None) == "-"
 
 

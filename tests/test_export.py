@@ -177,6 +177,9 @@ def test_figures_of_other_weights_are_not_given_to_the_hub(run, exported, tmp_pa
     assert "model-index" in card_of(exported)
     averaged, earlier = export_to(tmp_path / "mean", run, average=2), export_to(tmp_path / "earlier", run, checkpoint="4")
     assert "model-index" not in card_of(averaged)
+    rounded = card_of(export_to(tmp_path / "bf16", run, dtype="bf16"))
+    assert "model-index" not in rounded
+    assert "of the weights before they were rounded" in rounded
     assert "not validated up to this step" in card_of(earlier)
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "metrics.jsonl").unlink()
@@ -271,15 +274,17 @@ def test_a_run_that_goes_on_training_and_deleting_is_exported(small_config, data
     process = start(small_config, data, run, *often, *long, num_procs=1)
     try:
         wait_for(lambda: len(list_checkpoints(run / "checkpoints")) >= 2, process)
-        steps = [export(ExportOptions(run=run, output=tmp_path / "hf", average=2))["step"] for _ in range(2)]
+        first = export(ExportOptions(run=run, output=tmp_path / "hf", average=2))["step"]
+        wait_for(lambda: not (run / "checkpoints" / f"step-{first}").exists(), process)
+        second = export(ExportOptions(run=run, output=tmp_path / "hf", average=2))["step"]
         assert process.poll() is None
     finally:
         (run / "STOP").touch()
         process.communicate(timeout=120)
     assert process.returncode == 3
-    assert sorted(set(steps)) == steps
+    assert first < second
     options = json.loads((tmp_path / "hf" / "provenance.json").read_text())["options"]
-    assert list(options["checkpoints"]) == [f"step-{steps[-1]}", f"step-{steps[-1] - 1}"]
+    assert list(options["checkpoints"]) == [f"step-{second}", f"step-{second - 1}"]
 
 
 def test_what_the_check_finds_in_a_folder_is_named(run, exported, tmp_path):
@@ -394,6 +399,16 @@ def test_kill_9_leaves_the_earlier_export_as_it_was(run, exported, tmp_path):
     export_to(folder, run, checkpoint="2")
     assert "2 steps of 8 instances" in card_of(folder)
     assert not (folder / "onnx").exists()
+
+
+def test_an_edited_model_card_is_not_replaced(run, tmp_path):
+    folder = export_to(tmp_path / "hf", run)
+    with (folder / "README.md").open("a") as card:
+        card.write("Evaluated by hand.\n")
+    with pytest.raises(UserError, match=r"README.md: has been edited, and would be replaced. Move it away"):
+        export_to(folder, run)
+    (folder / "README.md").rename(tmp_path / "mine.md")
+    export_to(folder, run)
 
 
 def test_a_folder_of_other_things_inside_an_export_is_left_alone(run, tmp_path):
