@@ -6,21 +6,22 @@ The same encoder is pretrained three times on the same text, from the same rando
 and with masks of single words. Each is fine-tuned with several seeds on FOLDER/train.jsonl, as is one with random weights;
 FOLDER/dev.jsonl chooses epoch and learning rate, FOLDER/test.jsonl is what the table shows. A naive Bayes over words stands beside.
 
-What is in the work folder is not made again, so it takes one set of arguments alone (but --jobs); a vocabulary may have been put
-there as WORK/tokenizer. Arguments that are not known here go to `albert launch`, such as --training.micro_batch_size 32.
+What is in the work folder is not made again, so it takes one pretraining and one set of labelled files; fine-tuning may differ
+from command to command. A vocabulary may have been put there as WORK/tokenizer. Arguments that are not known here go to `albert
+launch`, such as --training.micro_batch_size 32.
 """
 
 import argparse
 import json
+import os
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.ablation_jobs import ALBERT, Job, fault_of, run_jobs
+from pretrain.config_file import load_config
 from tokenizer.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -64,8 +65,10 @@ def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 def main(words: Sequence[str]) -> int:
     arguments, of_launch = parse_arguments(words)
     work = arguments.work
+    if absent := [str(path) for path in (*labelled_files(arguments).values(), arguments.config) if not path.is_file()]:
+        raise SystemExit(f"not there: {', '.join(absent)}")
     work.mkdir(parents=True, exist_ok=True)
-    settle(work / "settings.json", {name: value for name, value in vars(arguments).items() if name != "jobs"}, of_launch)
+    settle(work / "settings.json", arguments, of_launch)
     objectives = {name: options for name, options in OBJECTIVES.items() if name in arguments.arms}
     if arguments.train_rows:
         draw_rows(arguments)
@@ -73,7 +76,9 @@ def main(words: Sequence[str]) -> int:
     if not tokenizer.is_dir():
         make = ("--input", arguments.input, "--output", tokenizer, "--vocab_size", arguments.vocab_size, "--keep_accents", "false")
         run(arguments, [job(work, "tokenizer", "tokenizer", *make)], at_once=1)
-    length = yaml.safe_load(arguments.config.read_text())["model"]["max_position_embeddings"]
+    shares = {"training.steps": 1, "schedule.total_steps": 1, "schedule.warmup_steps": 10} if arguments.steps else {}
+    steps = [(field, str(arguments.steps // share)) for field, share in shares.items()]
+    length = load_config(arguments.config, [("data.path", str(work)), *steps]).model.max_position_embeddings
     from_text = ("--input", arguments.input, "--tokenizer", tokenizer, "--max_seq_length", length)
     from_text += ("--dupe_factor", arguments.dupe_factor)
     prepare = [
@@ -82,9 +87,7 @@ def main(words: Sequence[str]) -> int:
     ]
     run(arguments, prepare, at_once=1)
 
-    if arguments.steps:
-        shares = {"training.steps": 1, "schedule.total_steps": 1, "schedule.warmup_steps": 10}
-        of_launch += [word for field, share in shares.items() for word in (f"--{field}", str(arguments.steps // share))]
+    of_launch += [word for field, value in steps for word in (f"--{field}", value)]
     of_launch += ["--config", arguments.config, "--num_procs", 1, "--logging.wandb", "disabled"]
     runs, exports = ({name: work / kind / name for name in objectives} for kind in ("runs", "exports"))
     run(
@@ -93,22 +96,22 @@ def main(words: Sequence[str]) -> int:
     )
     missing = [name for name in exports if not exports[name].is_dir()]
     run(arguments, [job(work, f"export_{name}", "export", "--run", runs[name], "--output", exports[name]) for name in missing])
-    comparison = work / "evaluate.json"
+    comparison = work / f"evaluate_{'_'.join(objectives)}.json"
     of_evaluate = ("--model", *runs.values(), "--data", data[next(iter(objectives))], "--output", comparison)
     evaluate = [] if comparison.is_file() else [job(work, "evaluate", "evaluate", *of_evaluate)]
     tunings = [(arm, rate) for arm in arguments.arms for rate in arguments.learning_rates if not is_tuned(arguments, arm, rate)]
     run(arguments, [*evaluate, *(finetune(arguments, arm, rate) for arm, rate in tunings)])
 
     results = {arm: best_rate(arguments, arm) for arm in arguments.arms}
-    write_json(work / "results.json", results)
+    write_json(work / f"results_{rows_and_epochs(arguments)}.json", results)
     print_table(results, naive_bayes(arguments), dict(zip(objectives, held_out(comparison), strict=True)))
     return 0
 
 
-def settle(path: Path, arguments: dict[str, Any], of_launch: list[str]) -> None:
+def settle(path: Path, arguments: argparse.Namespace, of_launch: list[str]) -> None:
     """Write down what the work folder is made with; end the program if it was made with something else."""
-    settings = {name: [*map(str, value)] if isinstance(value, list) else str(value) for name, value in arguments.items()}
-    settings["of_launch"] = of_launch
+    settings = {name: os.path.abspath(getattr(arguments, name)) for name in ("input", "labelled", "config")}
+    settings |= {name: getattr(arguments, name) for name in ("steps", "vocab_size", "dupe_factor")} | {"of_launch": of_launch}
     if path.exists():
         former = json.loads(path.read_text(encoding="utf-8"))
         if changed := [name for name in settings | former if settings.get(name) != former.get(name)]:
@@ -130,8 +133,8 @@ def run(arguments: argparse.Namespace, jobs: list[Job], at_once: int | None = No
 
 def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> Job:
     output = tuned(arguments, arm, rate)
-    files = ["--train", train_file(arguments)]
-    files += ["--validation", arguments.labelled / "dev.jsonl", "--test", arguments.labelled / "test.jsonl"]
+    paths = labelled_files(arguments)
+    files = ["--train", train_file(arguments), "--validation", paths["dev"], "--test", paths["test"]]
     start = ("--model", arguments.work / "exports" / "albert", "--random_weights", "true")
     if arm != "random":
         start = ("--model", arguments.work / "exports" / arm)
@@ -140,7 +143,11 @@ def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> Job:
 
 
 def tuned(arguments: argparse.Namespace, arm: str, rate: float) -> Path:
-    return arguments.work / "finetuned" / f"{arm}_{arguments.train_rows or 'all'}_{rate:g}"
+    return arguments.work / "finetuned" / f"{arm}_{rows_and_epochs(arguments)}_{rate:g}"
+
+
+def rows_and_epochs(arguments: argparse.Namespace) -> str:
+    return f"{arguments.train_rows or 'all'}_{arguments.epochs}"
 
 
 def is_tuned(arguments: argparse.Namespace, arm: str, rate: float) -> bool:
@@ -149,13 +156,17 @@ def is_tuned(arguments: argparse.Namespace, arm: str, rate: float) -> bool:
     return results.is_file() and json.loads(results.read_text()).get("num_seeds_done") == arguments.num_seeds
 
 
+def labelled_files(arguments: argparse.Namespace) -> dict[str, Path]:
+    return {name: arguments.labelled / f"{name}.jsonl" for name in ("train", "dev", "test")}
+
+
 def train_file(arguments: argparse.Namespace) -> Path:
     """The rows to train on: the same for all."""
-    return arguments.work / f"train_{arguments.train_rows}.jsonl" if arguments.train_rows else arguments.labelled / "train.jsonl"
+    return arguments.work / f"train_{arguments.train_rows}.jsonl" if arguments.train_rows else labelled_files(arguments)["train"]
 
 
 def draw_rows(arguments: argparse.Namespace) -> None:
-    rows = read_rows(arguments.labelled / "train.jsonl")
+    rows = read_rows(labelled_files(arguments)["train"])
     drawn = random.Random(0).sample(rows, min(arguments.train_rows, len(rows)))
     train_file(arguments).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in drawn), encoding="utf-8")
 
@@ -186,8 +197,7 @@ def naive_bayes(arguments: argparse.Namespace) -> dict[str, float]:
     from sklearn.pipeline import make_pipeline
 
     parts = {}
-    for name in ("train", "dev", "test"):
-        path = train_file(arguments) if name == "train" else arguments.labelled / f"{name}.jsonl"
+    for name, path in (labelled_files(arguments) | {"train": train_file(arguments)}).items():
         rows = read_rows(path)
         parts[name] = [row["text"] for row in rows], [row["label"] for row in rows]
     model = make_pipeline(CountVectorizer(), MultinomialNB()).fit(*parts["train"])

@@ -20,13 +20,13 @@ class InspectOptions:
     text: list[str] = field(default_factory=list)
     """Of an exported model: texts for it to read, e.g. "The state of the [MASK] is strong."."""
     split: str | None = None
-    """train or validation. Default: train of data, validation of a run."""
+    """train or validation. Default: train of data, validation of a run, on the page alone."""
     num: int = 5
     """Instances to show, drawn at random; of a run, on the page alone."""
     seed: int = 0
-    """Seed of the draw."""
+    """Seed of the draw; of a run, on the page alone."""
     checkpoint: str = "last"
-    """Of a run, whose predictions: `last`, `best` (lowest validation loss), or a step."""
+    """Of a run, whose predictions the page has: `last`, `best` (lowest validation loss), or a step."""
 
     def check(self) -> None:
         """Raise one UserError that lists every option that cannot be used, or says that the folder is not on this machine."""

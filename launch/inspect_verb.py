@@ -10,6 +10,8 @@ MARKS = {"data": MANIFEST_NAME, "a run": "config.yaml", "an exported model": "co
 """What a folder is -> the file by which it is known; the first that is there counts."""
 ONLY_FOR = {"text": ("an exported model",), "checkpoint": ("a run",)} | dict.fromkeys(("split", "num", "seed"), ("data", "a run"))
 """Options that not every folder has a use for."""
+ON_THE_PAGE = ("checkpoint", "split", "num", "seed")
+"""Options of a run that --html alone has a use for."""
 
 
 def inspect(options: InspectOptions) -> None:
@@ -44,5 +46,7 @@ def refuse_others(options: InspectOptions, kind: str) -> None:
         for name in given
         if kind not in ONLY_FOR.get(name, (kind,))
     ]
+    if kind == "a run" and options.html is None:
+        faults += [f"--{name}: of a run, goes with --html, whose page has predictions." for name in given if name in ON_THE_PAGE]
     if faults:
         raise UserError("\n".join(faults))

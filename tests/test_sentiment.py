@@ -57,17 +57,25 @@ def test_an_experiment_from_text_to_table(corpus, tokenizer, labelled, tmp_path,
     assert main([*command, "--epochs", "1"]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0].strip("| ") for line in printed[2:]] == ["pretrained", "random weights", "naive Bayes over words"]
-    results = json.loads((work / "results.json").read_text())
+    results = json.loads((work / "results_16_1.json").read_text())
     assert {arm: [len(result["seeds"]), result["learning_rate"]] for arm, result in results.items()} == {
         "albert": [2, 0.001],
         "random": [2, 0.001],
     }
-    for name in ("launch_albert", "finetune_random_16_0.001"):
+    for name in ("launch_albert", "finetune_random_16_1_0.001"):
         assert (work / "logs" / f"{name}.log").exists()
     with (work / "train_16.jsonl").open(encoding="utf-8") as rows:
         assert len({json.loads(row)["text"] for row in rows}) == 16
 
-    assert main([*command, "--epochs", "1", "--jobs", "1"]) == 0  # nothing is made again
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == printed
-    with pytest.raises(SystemExit, match=r"made with other arguments \(epochs\)"):
-        main([*command, "--epochs", "2"])
+    assert main([*command, "--epochs", "1", "--jobs", "1"]) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert [line for line in again if line.startswith("|")] == printed
+    have_nothing_to_do = ["prepare_albert", "launch_albert"]
+    assert [line.partition(":")[0] for line in again if ": exit code" in line] == have_nothing_to_do
+    with pytest.raises(SystemExit, match=r"made with other arguments \(dupe_factor\)"):
+        main([*command, "--dupe_factor", "2"])
+    with pytest.raises(SystemExit, match="not there: .*typo/train.jsonl"):
+        main([*command, "--labelled", str(tmp_path / "typo")])
+    assert main([*command, "--epochs", "2"]) == 0
+    tuned = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if ": exit code" in line]
+    assert sorted(tuned) == sorted(["finetune_albert_16_2_0.001", "finetune_random_16_2_0.001", *have_nothing_to_do])
