@@ -27,7 +27,7 @@ from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
 from tokenizer.device import choose_device
 from tokenizer.errors import UserError
-from tokenizer.files import as_user_error
+from tokenizer.files import as_user_error, write_json
 
 BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 PREPARE = ["--max_seq_length", "128", "--validation_fraction", "0.04", "--dedup", "exact"]
@@ -148,10 +148,15 @@ def prepare(plan: Plan, options: argparse.Namespace) -> None:
     """Tokenizer and data folders, those that are not there.
 
     Raises:
-        UserError: one could not be made.
+        UserError: one could not be made, was made of another corpus, or is to be reported on and is not there.
     """
     tokenizer = plan.work / "tokenizer"
     names = [name for name in DATA if name in plan.data_names | {"sop"} and not plan.has_data(name)]
+    if options.report_only:
+        if names:
+            raise UserError(f"{plan.work}: there is no data in it ({', '.join(names)}), so nothing to report on. See --work.")
+        return
+    check_corpus(plan.work / "corpus.json", options)
     if not (tokenizer / "manifest.json").exists() and any("--mask_unit" not in DATA[name] for name in names):
         where = ["--input", *options.input, "--output", str(tokenizer)]
         make(plan, "tokenizer", ["tokenizer", *where, "--vocab_size", str(options.vocab_size)])
@@ -163,6 +168,17 @@ def prepare(plan: Plan, options: argparse.Namespace) -> None:
         else:
             source = ["--input", *options.input, "--tokenizer", str(tokenizer), "--dupe_factor", str(options.dupe_factor), *PREPARE]
         make(plan, f"data-{name}", ["prepare", *source, *changes])
+
+
+def check_corpus(path: Path, options: argparse.Namespace) -> None:
+    """Write down what the data is made of. Raise a UserError if that was something else; a file is known by its name."""
+    names = [Path(name).name for name in options.input]
+    corpus = {"input": names, "vocab_size": options.vocab_size, "dupe_factor": options.dupe_factor}
+    former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else corpus
+    if former != corpus:
+        raise UserError(f"{path.parent}: its data was made of another corpus ({former}). Choose another --work.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, corpus)
 
 
 def make(plan: Plan, name: str, arguments: list[str]) -> None:

@@ -100,6 +100,12 @@ def test_tables_from_data_over_a_run_that_fails(data, tmp_path, monkeypatch, cap
         assert "was run with another config (optimizer.lr: 0.004 -> 0.5)" in capsys.readouterr().err
         assert [row["runs"] for row in read(work)] == [[], []]
 
+    assert main([*command, "--vocab_size", "999"]) == 2
+    assert "its data was made of another corpus" in capsys.readouterr().err
+    assert main([*command, "--work", str(tmp_path / "typo"), "--report_only"]) == 2
+    assert "there is no data in it" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
 
 def read(work):
     return json.loads((work / "steps_2" / "results.json").read_text())["tables"]["masks"]
