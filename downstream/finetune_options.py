@@ -1,6 +1,7 @@
 """Options of `albert finetune`. No heavy import: the command line is built from this dataclass."""
 
 import math
+import os
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -124,5 +125,7 @@ class FinetuneOptions:
             faults.append("--validation: is missing; give the pairs to measure")
         if not self.model.is_dir():
             faults.append(f"--model: {self.model} is no folder; give one that `albert export` wrote")
+        if Path(os.path.realpath(self.model)).is_relative_to(os.path.realpath(self.output)):
+            faults.append(f"--output: {self.output} would be replaced, and --model {self.model} with it; choose another --output")
         if faults:
             raise UserError("\n".join(faults))

@@ -323,6 +323,20 @@ def test_all_faults_of_the_options_are_in_one_error(tmp_path):
         glue.check()
 
 
+@pytest.mark.parametrize(
+    ("model", "output"), [("out", "out"), ("out", "link"), ("glue/CoLA", "glue"), ("link/../out", "glue/../out/")]
+)
+def test_an_output_that_would_replace_the_model_is_refused(model, output, tmp_path):
+    for folder in ("out", "glue/CoLA"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("out")
+    options = FinetuneOptions(model=tmp_path / model, output=tmp_path / output, train="a.tsv")
+    with pytest.raises(UserError, match=f"^--output: .*/{output.rstrip('/')} would be replaced, and --model .*/{model} with it"):
+        options.check()
+    for other in ("out2", "out/inside", "glue/MRPC"):
+        replace(options, output=tmp_path / other).check()
+
+
 def test_a_folder_without_safetensors_and_an_input_too_long_for_the_model_are_said(model, reviews, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
