@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from downstream.hf_folder import load_model, open_tokenizer
 from tokenizer.device import choose_device
 
 BATCH_PIECES = 8192
@@ -25,12 +26,11 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     """Model in fp32, on a GPU where there is one, and tokenizer of an exported or fine-tuned folder.
 
     Raises:
-        UserError: as `downstream.train.open_tokenizer` and `load_model`.
+        UserError: as `downstream.hf_folder.open_tokenizer` and `load_model`.
     """
-    from downstream.train import load_model, open_tokenizer
-
     tokenizer, _ = open_tokenizer(folder)
-    return load_model(folder, "AutoModel", {}).to(choose_device("auto")).eval(), tokenizer
+    model, _ = load_model(folder, "AutoModel", {})
+    return model.to(choose_device("auto")).eval(), tokenizer
 
 
 def embed_texts(

@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from downstream.train import Trained
 
 RESULTS = "results.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+    "vocab.txt",  # WordPiece, as many Chinese ALBERTs have it
+)
+"""What a tokenizer is made of, as far as it is there."""
 CONTENT = "|".join(map(re.escape, ("config.json", "model.safetensors", *TOKENIZER_FILES, RESULTS, PROVENANCE_NAME)))
 CONTENT += r"|(predictions|na_prob)_(test|dev_mismatched|test_matched|test_mismatched)\.(tsv|json|conll)"
 CONTENT += r"|modules\.json|sentence_bert_config\.json|1_Pooling"
@@ -95,10 +103,11 @@ def read_tasks(options: FinetuneOptions, *, private: bool) -> "Iterator[Task]":
     """Those that were asked for.
 
     Raises:
-        UserError: as `downstream.train.open_tokenizer`, `check_device` and `downstream.tasks.Build`.
+        UserError: as `downstream.hf_folder.open_tokenizer`, `check_device` and `downstream.tasks.Build`.
     """
+    from downstream.hf_folder import open_tokenizer
     from downstream.tasks import BUILD
-    from downstream.train import check_device, open_tokenizer
+    from downstream.train import check_device
 
     check_device(options.device, options.dtype)
     tokenizer, positions = open_tokenizer(options.model)

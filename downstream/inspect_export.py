@@ -14,8 +14,7 @@ from rich.text import Text
 
 from downstream.export_page import build_export_page
 from downstream.text_files import is_text
-from downstream.vocabulary import check_vocabulary
-from tokenizer.errors import UserError, first_line
+from tokenizer.errors import UserError
 from tokenizer.page import write_page
 from tokenizer.printable import printable
 
@@ -77,32 +76,12 @@ def inspect_export(folder: Path, texts: list[str], html: Path | None) -> None:
 def load_export(folder: Path) -> Export:
     """Raises as `inspect_export`."""
     try:
-        import torch
-        import transformers
+        from downstream.hf_folder import load_model, open_tokenizer
     except ImportError as error:
         raise UserError(f"transformers reads exported models: pip install 'albert-pretraining[transformers]' ({error})") from error
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # each library raises of its own
-        raise UserError(f"{folder}: cannot be loaded ({first_line(error)}). Is it an exported folder?") from error
-    if model.config.model_type != "albert":
-        raise UserError(f"{folder}: holds a model of type {model.config.model_type}, not an ALBERT.")
-    lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    if lost := sorted(name for name in lacking if name.startswith("albert.") and ".pooler." not in name):
-        raise UserError(f"{folder}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
-    check_vocabulary(str(folder), tokenizer, model.config.vocab_size)
+    tokenizer, _ = open_tokenizer(folder)
+    model, lacking = load_model(folder, "AutoModelForMaskedLM", {}, attn_implementation="eager")
     return Export(folder, model.eval(), tokenizer, not any(name.startswith("predictions.") for name in lacking))
 
 

@@ -9,13 +9,13 @@ import torch
 import transformers
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from downstream.contexts import Features
 from downstream.finetune_options import FinetuneOptions
+from downstream.hf_folder import load_model
 from downstream.task import Arrays, Scores, Task
-from downstream.vocabulary import check_vocabulary
 from tokenizer.device import choose_device
 from tokenizer.errors import UserError
 
@@ -98,32 +98,6 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
     return Trained(seed, best.epoch, best.constant, model, scores, outputs)
 
 
-def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
-    """And how many pieces the model takes.
-
-    Raises:
-        UserError: the folder has no config of an encoder, no tokenizer, or no safetensors; or the tokenizer is another model's.
-    """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    if not any(folder.glob("model*.safetensors")):
-        raise UserError(
-            f"--model {folder}: has no model.safetensors. Pickled weights are not read; load the model in transformers and call "
-            "save_pretrained, which writes safetensors."
-        )
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "albert":
-            raise ValueError(f"its config.json says {config.model_type}, not albert")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # each library raises of its own
-        raise UserError(
-            f"--model {folder}: cannot be loaded ({' '.join(str(error).split())}). Is it an exported folder?"
-        ) from error
-    check_vocabulary(f"--model {folder}", tokenizer, config.vocab_size)
-    return tokenizer, config.max_position_embeddings
-
-
 def check_device(device: str, dtype: str) -> None:
     """Raise a UserError for what this machine cannot do."""
     on_gpu = choose_device(device).type == "cuda"
@@ -143,35 +117,12 @@ def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
     drawn = getattr(transformers, task.auto_class).from_config(config, dtype=torch.float32)
     if options.random_weights:
         return drawn
-    model = load_model(options.model, task.auto_class, task.config)
+    model, lacking = load_model(options.model, task.auto_class, task.config)
+    if any(name.startswith(f"{model.base_model_prefix}.pooler.") for name in lacking):  # and it is below a head that reads it
+        print(f"{options.model}: has no pooler, as models saved for masked words alone; it begins with random weights")
     for name, part in drawn.named_children():
         if drawn.base_model not in (drawn, part):
             setattr(model, name, part)  # a folder that was fine-tuned for as many classes has a head that would fit
-    return model
-
-
-def load_model(folder: Path, auto_class: str, config: dict[str, Any]) -> PreTrainedModel:
-    """auto_class: of transformers; config: fields that replace those of config.json.
-
-    Raises:
-        UserError: weights of the encoder are missing, or of another shape than config.json says.
-    """
-    model, info = getattr(transformers, auto_class).from_pretrained(
-        folder,
-        config=transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **config),
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # a folder that was fine-tuned for other classes
-        output_loading_info=True,
-    )
-    lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    if not isinstance(model, transformers.AlbertModel):  # what a new head adds
-        lacking = {name for name in lacking if name.startswith(f"{model.base_model_prefix}.")}
-    if pooler := {name for name in lacking if "pooler." in name}:
-        print(f"{folder}: has no pooler, as models saved for masked words alone; it begins with random weights")
-    if lost := sorted(lacking - pooler):
-        raise UserError(f"--model {folder}: its weights do not fit its config.json ({', '.join(lost[:3])}).")
     return model
 
 

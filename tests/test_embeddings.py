@@ -33,6 +33,14 @@ def test_embeddings_are_means_over_the_pieces_in_the_order_of_the_texts(model):
     assert embed_texts([], encoder, tokenizer).shape == (0, 32)
 
 
+def test_embeddings_do_not_ask_for_a_pooler(model, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "masked")
+    transformers.AlbertForMaskedLM.from_pretrained(model).save_pretrained(tmp_path / "masked")
+    found = [embed_texts(TEXTS, *load_encoder(folder)) for folder in (model, tmp_path / "masked")]
+    assert np.array_equal(*found)
+    assert capsys.readouterr().out == ""
+
+
 def test_batches_hold_every_row_once_and_little_padding():
     lengths = np.random.default_rng(0).integers(2, 512, 3000).tolist() + [BATCH_PIECES + 1] * 2
     found = list(batches(lengths))
@@ -183,8 +191,9 @@ def test_wrong_inputs_of_rank_are_said(model, pages, tmp_path, monkeypatch):
         rank(model, "a", [str(tmp_path / "rows.jsonl")], 16, private=True)
     with pytest.raises(UserError, match="--passage_length: expected 8 to 64 pieces"):
         rank(model, "a", pages, 65)
-    with pytest.raises(UserError, match="has no model.safetensors"):
-        rank(tmp_path, "a", pages, 16)
+    for folder, message in ((tmp_path, "has no model.safetensors"), (tmp_path / "absent", "absent: there is no such folder")):
+        with pytest.raises(UserError, match=message):
+            rank(folder, "a", pages, 16)
     monkeypatch.setattr("downstream.finetune.find_spec", lambda name: None)
     with pytest.raises(UserError, match="transformers cannot be imported"):
         rank(model, "a", pages, 16)

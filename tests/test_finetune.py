@@ -340,10 +340,34 @@ def test_an_output_that_would_replace_the_model_is_refused(model, output, tmp_pa
 def test_a_folder_without_safetensors_and_an_input_too_long_for_the_model_are_said(model, reviews, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"has no model.safetensors. Pickled weights are not read"):
+    with pytest.raises(UserError, match="has no model.safetensors. Pickled weights are not read"):
         finetune(FinetuneOptions(model=tmp_path / "model", output=tmp_path / "out", **reviews))
+    (tmp_path / "model" / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match="has no model.safetensors. Give a folder that `albert export` wrote, or any"):
+        finetune(FinetuneOptions(model=tmp_path / "model", output=tmp_path / "out", **reviews))
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(UserError, match="run: is a run. Export it first: albert export --run .*/run --output .*/run_hf$"):
+        finetune(FinetuneOptions(model=tmp_path / "run", output=tmp_path / "out", **reviews))
     with pytest.raises(UserError, match="--max_seq_length 65: the model takes 64 pieces at most"):
         finetune(FinetuneOptions(model=model, output=tmp_path / "out", max_seq_length=65, **reviews))
+
+
+def test_the_output_has_the_tokenizer_of_a_model_with_a_wordpiece_vocabulary(model, reviews, tmp_path):
+    folder, special = tmp_path / "model", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("tokenizer*", "spiece.model"))
+    (folder / "vocab.txt").write_text("\n".join([*special, "the", "budget", "is", "strong", "weak", "##er", "and"]))
+    with pytest.raises(UserError, match='model: has neither .* WordPiece, write {"tokenizer_class": "BertTokenizer"} into its'):
+        finetune(FinetuneOptions(model=folder, output=tmp_path / "out", **reviews))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    (folder / "added_tokens.json").write_text('{"[NAME]": 12}')
+    options = FinetuneOptions(model=folder, output=tmp_path / "out", **reviews, **QUICK | {"epochs": 1})
+    finetune(options)
+    ids_of = transformers.AutoTokenizer.from_pretrained(folder)("The budget is weaker")["input_ids"]
+    assert ids_of == [2, 5, 6, 7, 9, 10, 3]
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("The budget is weaker")["input_ids"] == ids_of
+    assert (tmp_path / "out" / "added_tokens.json").read_bytes() == (folder / "added_tokens.json").read_bytes()
+    finetune(options)  # may be replaced
 
 
 def test_a_tokenizer_of_another_model_is_said(model, reviews, tmp_path):
@@ -351,8 +375,8 @@ def test_a_tokenizer_of_another_model_is_said(model, reviews, tmp_path):
     transformers.AlbertModel(small).save_pretrained(tmp_path / "model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(model / name, tmp_path / "model" / name)
-    message = r"model: 2,000 pieces in tokenizer.json, but 1,999 in the model. Put the model's own tokenizer there\."
-    with pytest.raises(UserError, match=f"--model .*{message}"):
+    message = r"model: 2,000 pieces in the tokenizer, but 1,999 in the model. Put the model's own tokenizer there\."
+    with pytest.raises(UserError, match=message):
         finetune(FinetuneOptions(model=tmp_path / "model", output=tmp_path / "out", **reviews))
     with pytest.raises(UserError, match=message):
         load_export(tmp_path / "model")
@@ -404,7 +428,13 @@ def test_weights_that_do_not_fit_are_said_and_a_missing_pooler_is_told(model, tm
     transformers.AlbertForMaskedLM.from_pretrained(model).save_pretrained(tmp_path / "masked")
     make_model(task, FinetuneOptions(model=tmp_path / "masked", output=tmp_path))
     assert "has no pooler" in capsys.readouterr().out
+    for without in ("AutoModel", "AutoModelForTokenClassification"):  # no head of ours reads it
+        make_model(SimpleNamespace(auto_class=without, config={}), FinetuneOptions(model=tmp_path / "masked", output=tmp_path))
+        assert capsys.readouterr().out == ""
     config = json.loads((tmp_path / "masked" / "config.json").read_text())
     (tmp_path / "masked" / "config.json").write_text(json.dumps(config | {"vocab_size": 1999}))
     with pytest.raises(UserError, match=r"its weights do not fit its config.json \(albert.embeddings.word_embeddings.weight\)"):
+        make_model(task, FinetuneOptions(model=tmp_path / "masked", output=tmp_path))
+    (tmp_path / "masked" / "model.safetensors").write_text("half")
+    with pytest.raises(UserError, match="masked: cannot be loaded"):
         make_model(task, FinetuneOptions(model=tmp_path / "masked", output=tmp_path))
