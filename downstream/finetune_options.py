@@ -75,6 +75,8 @@ class FinetuneOptions:
     """Stop after so many epochs in a row without a better validation score; the best epoch's weights are kept anyhow."""
     batch_size: int = 32
     """Texts of an optimizer step; of question_answering windows, of multiple_choice questions with all of their options."""
+    micro_batch_size: int | None = None
+    """Of them, those in memory at once: a part of --batch_size without remainder, which a small GPU has room for; default: all."""
     learning_rate: float = 5e-5
     """Peak, after a tenth of the steps; linear to zero. Small models want more: 2e-4 to 1e-3."""
     weight_decay: float = 0.01
@@ -103,6 +105,8 @@ class FinetuneOptions:
         for name in may_be_0:
             if not 0 <= getattr(self, name) < math.inf:
                 faults.append(f"--{name}: must be at least 0, found {getattr(self, name)}")
+        if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
+            faults.append(f"--micro_batch_size {self.micro_batch_size}: must divide --batch_size {self.batch_size}")
         if self.seed + self.num_seeds > 1 << 32:
             faults.append("--seed: must be below 2^32 for each run")
         if self.max_seq_length is not None and self.max_seq_length < 8:

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from downstream.finetune_options import FinetuneOptions
 from downstream.hf_folder import load_model
 from downstream.task import Arrays, Scores, Task
 from tokenizer.device import choose_device
-from tokenizer.errors import UserError
+from tokenizer.errors import UserError, first_line
 
 WARMUP = 0.1
 """Share of the steps."""
@@ -47,12 +49,14 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
     model = make_model(task, options)
     trained, best = task.wrap(model), BestEpoch(seed, options.patience)
     steps = options.epochs * math.ceil(len(task.splits.get("train", ())) / options.batch_size)
+    at_once = options.micro_batch_size or options.batch_size
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=options.epochs,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=2 * options.batch_size,
+        per_device_train_batch_size=at_once,
+        per_device_eval_batch_size=2 * at_once,
+        gradient_accumulation_steps=options.batch_size // at_once,
         learning_rate=options.learning_rate,
         warmup_steps=round(WARMUP * steps),
         weight_decay=options.weight_decay,
@@ -72,30 +76,47 @@ def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trai
         of_validation = predicted.predictions, predicted.label_ids
         return task.score("validation", *of_validation, None) | {"constant": task.is_constant(*of_validation)}
 
-    trainer = InOrder(
-        model=trained,
-        args=arguments,
-        train_dataset=task.splits.get("train"),
-        eval_dataset=task.splits["validation"],
-        data_collator=task.collate,
-        compute_metrics=compute,
-        preprocess_logits_for_metrics=task.reduce,
-        callbacks=[best],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if options.epochs:
-        trainer.train()
-    else:
-        trainer.evaluate()
-    trained.load_state_dict(best.weights)
-    scores, outputs = {"validation": best.scores}, {}
-    trainer.compute_metrics = None  # which takes all for validation
-    for split in [name for name in task.splits if name not in ("train", "validation")]:
-        predicted = trainer.predict(task.splits[split])
-        outputs[split] = predicted.predictions
-        if predicted.label_ids is not None:
-            scores[split] = task.score(split, predicted.predictions, predicted.label_ids, best.scores)
+    with memory_errors(options, model.config.max_position_embeddings):
+        trainer = InOrder(
+            model=trained,
+            args=arguments,
+            train_dataset=task.splits.get("train"),
+            eval_dataset=task.splits["validation"],
+            data_collator=task.collate,
+            compute_metrics=compute,
+            preprocess_logits_for_metrics=task.reduce,
+            callbacks=[best],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if options.epochs:
+            trainer.train()
+        else:
+            trainer.evaluate()
+        trained.load_state_dict(best.weights)
+        scores, outputs = {"validation": best.scores}, {}
+        trainer.compute_metrics = None  # which takes all for validation
+        for split in [name for name in task.splits if name not in ("train", "validation")]:
+            predicted = trainer.predict(task.splits[split])
+            outputs[split] = predicted.predictions
+            if predicted.label_ids is not None:
+                scores[split] = task.score(split, predicted.predictions, predicted.label_ids, best.scores)
     return Trained(seed, best.epoch, best.constant, model, scores, outputs)
+
+
+@contextmanager
+def memory_errors(options: FinetuneOptions, positions: int) -> Iterator[None]:
+    """A GPU that is too small becomes a UserError that says what needs less. positions: pieces that the model takes."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        at_once = options.micro_batch_size or options.batch_size
+        size = f"--{'micro_' if options.micro_batch_size else ''}batch_size {at_once}"
+        ways = [f"--micro_batch_size {max(n for n in range(1, at_once) if options.batch_size % n == 0)}"] if at_once > 1 else []
+        ways += ["a smaller --max_seq_length", *(["--dtype bf16"] if options.dtype == "fp32" else [])]
+        raise UserError(
+            f"{size}, --max_seq_length {options.max_seq_length or positions}, --dtype {options.dtype}: the GPU's memory has no "
+            f"room for it ({first_line(error)}). Give {' or '.join(ways)}."
+        ) from error
 
 
 def check_device(device: str, dtype: str) -> None:
@@ -128,15 +149,43 @@ def make_model(task: Task, options: FinetuneOptions) -> PreTrainedModel:
 
 class InOrder(Trainer):
     """Evaluates and predicts in the order of the features; Trainer's way is that of training, by length. Lengths that are known are
-    not measured, for which Trainer would make all features."""
+    not measured, for which Trainer would make all features. A batch's loss is the mean over it in however many micro-batches it
+    comes; Trainer takes ALBERT's heads for such as divide by the number of labels in the batch, and adds up their means."""
+
+    def __init__(self, **more: Any):
+        super().__init__(**more)
+        self.model_accepts_loss_kwargs = True
+
+    def get_batch_samples(self, *micro_batches: Any) -> tuple[list[dict[str, Any]], torch.Tensor | int]:
+        batch, _ = super().get_batch_samples(*micro_batches)
+        return batch, sum(map(num_labels, batch))
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if model.training:
+            loss = loss * (num_labels(inputs) / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Dataset | Features) -> Sampler | None:
         if isinstance(train_dataset, Features):
-            return LengthGroupedSampler(self.args.train_batch_size, lengths=train_dataset.lengths)
+            batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return LengthGroupedSampler(batch_size, lengths=train_dataset.lengths)
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler:
         return SequentialSampler(eval_dataset)
+
+
+def num_labels(batch: dict[str, Any]) -> torch.Tensor | int:
+    """Over how many the loss of a batch is a mean: words with a tag, or else rows."""
+    labels = batch.get("labels")
+    return len(batch["input_ids"]) if labels is None or labels.ndim == 1 else labels.ne(-100).sum()
 
 
 class BestEpoch(TrainerCallback):

@@ -20,6 +20,7 @@ from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.inspect_export import load_export
 from downstream.scores import classification_scores, is_constant, regression_scores
+from downstream.similarity import CosineModel, PairCollator
 from downstream.task import Task
 from downstream.train import BestEpoch, check_device, make_model, train
 from tests.labelled_rows import QUICK, sentences, write_tsv
@@ -204,7 +205,7 @@ def scripted(model, scores):
     def score(split, outputs, labels, validation):
         if split == "test":
             return {"score": 0.0}
-        outputs_of.append(outputs.copy())
+        outputs_of.append(np.array(outputs))
         return {"score": next(told)}
 
     task = Task(
@@ -224,6 +225,65 @@ def scripted(model, scores):
     return task, outputs_of
 
 
+def with_head(task, head):
+    """The same rows with other labels, and `train` with many more labels in some batches than in others."""
+    tokenizer = task.collate.tokenizer
+
+    def labelled(split, row):
+        ids = row["input_ids"]
+        if head == "TokenClassification":
+            share = 1 if len(ids) % 2 else 9
+            return row | {"labels": [number % 2 if number % share == 0 else -100 for number in range(len(ids))]}
+        del row["labels"]
+        if head == "QuestionAnswering":
+            return row | {"start_positions": ids[1] % len(ids), "end_positions": len(ids) - 1}
+        return {"input_ids": ids, "token_type_ids": [0] * 5 + [1] * (len(ids) - 5), "labels": len(ids) / 64}
+
+    if head == "SequenceClassification":
+        return task
+    splits = {split: Dataset.from_list([labelled(split, row) for row in rows]) for split, rows in task.splits.items()}
+    task = task._replace(splits=splits, auto_class=f"AutoModelFor{head}", config={"num_labels": 2})
+    if head == "TokenClassification":
+        return task._replace(collate=transformers.DataCollatorForTokenClassification(tokenizer))
+    if head == "Cosine":
+        return task._replace(auto_class="AutoModel", config={}, wrap=CosineModel, collate=PairCollator(tokenizer.pad_token_id))
+    return task
+
+
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification", "QuestionAnswering", "Cosine"])
+def test_micro_batches_give_the_weights_of_the_batch(model, head, tmp_path):
+    def trained(**more):
+        task = with_head(scripted(model, (0.5, 0.6))[0], head)
+        options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"epochs": 2, "batch_size": 16} | more)
+        return train(task, options, 0, tmp_path / "trainer").model.state_dict()
+
+    whole, split, smaller = trained(), trained(micro_batch_size=4), trained(batch_size=4)  # 16 rows and 8, or 4 six times
+    for name, tensor in whole.items():
+        if name == "qa_outputs.bias":  # a softmax over the pieces does not see it: its gradient is rounding alone
+            continue
+        assert torch.allclose(split[name], tensor, atol=1e-5)  # sums in another order, through four steps
+    name = next(name for name in whole if name.endswith("word_embeddings.weight"))
+    assert (smaller[name] - whole[name]).abs().max() > 1e-3
+
+
+def test_a_gpu_without_room_is_told_what_takes_less(model, tmp_path):
+    task, _ = scripted(model, ())
+
+    def collate(features):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    options = FinetuneOptions(model=model, output=tmp_path, **QUICK)
+    for more, expected in (
+        ({}, "--batch_size 16, --max_seq_length 64, --dtype fp32: .* Give --micro_batch_size 8 or .* or --dtype bf16.$"),
+        (
+            {"max_seq_length": 32, "dtype": "bf16", "micro_batch_size": 2},
+            "--micro_batch_size 2, --max_seq_length 32, --dtype bf16: .* Give --micro_batch_size 1 or a smaller --max_seq_length.$",
+        ),
+    ):
+        with pytest.raises(UserError, match=f"^{expected}"):
+            train(task._replace(collate=collate), replace(options, **more), 0, tmp_path / "trainer")
+
+
 def test_training_gives_the_best_epoch_with_its_predictions_when_later_ones_are_worse(model, tmp_path):
     task, outputs_of = scripted(model, (0.3, 0.8, 0.5, 0.4))
     options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"patience": 4, "learning_rate": 1e-2})
@@ -239,9 +299,9 @@ def test_training_gives_the_best_epoch_with_its_predictions_when_later_ones_are_
 
 
 def test_features_are_made_once_an_epoch_in_batches_of_like_length(model, tmp_path):
-    task, _ = scripted(model, (0.5, 0.6))
+    task, _ = scripted(model, (0.5, 0.6) * 2)
     made, spans, draw = [], [], random.Random(0)
-    shorter = [(row, draw.randint(2, 12)) for row in list(task.splits["train"]) * 4]
+    shorter = [(row, draw.randint(2, 12)) for row in list(task.splits["train"]) * 5]
     rows = [{name: value[:size] if name != "labels" else value for name, value in row.items()} for row, size in shorter]
     lengths = [len(row["input_ids"]) for row in rows]
 
@@ -256,10 +316,15 @@ def test_features_are_made_once_an_epoch_in_batches_of_like_length(model, tmp_pa
 
     splits = task.splits | {"train": KnownFeatures(range(len(rows)), make, lengths)}
     options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"epochs": 2, "batch_size": 8})
-    train(task._replace(splits=splits, collate=collate), options, 0, tmp_path / "trainer")
+    counted = task._replace(splits=splits, collate=collate)
+    train(counted, options, 0, tmp_path / "trainer")
     assert sorted(made) == sorted([*range(len(rows))] * 2)
     of_training = spans[: len(rows) // 8]  # batches of the first epoch
     assert np.mean(of_training) < (max(lengths) - min(lengths)) / 2  # of rows in any order 0.9 of it
+    whole = made.copy()
+    made.clear()
+    train(counted, replace(options, micro_batch_size=2), 0, tmp_path / "trainer")
+    assert made == whole
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 6)])
@@ -318,6 +383,9 @@ def test_all_faults_of_the_options_are_in_one_error(tmp_path):
         )
     for name in ("model", "epochs", "seed", "learning_rate", "max_seq_length", "train"):
         assert f"--{name}: " in str(error.value)
+    for size in (0, 3, 64):
+        with pytest.raises(UserError, match=f"--micro_batch_size {size}: must divide --batch_size 32"):
+            FinetuneOptions(model=tmp_path, output=tmp_path / "out", train="a.tsv", micro_batch_size=size).check()
     glue = FinetuneOptions(model=tmp_path, output=tmp_path, task="glue", train="a.tsv")
     with pytest.raises(UserError, match="(?s)--train: --task glue has files.*--glue_folder: is missing"):
         glue.check()
