@@ -126,7 +126,7 @@ def run_seeds(task: "Task", options: FinetuneOptions, session: Record) -> Iterat
             runs.append(train(task, options, seed, Path(folder)))
             kept = best_of(runs)
             runs = [run if run is kept else run._replace(model=None, outputs={}) for run in runs]  # one model in memory
-            result = summarize(task, runs, options.num_seeds)
+            result = summarize(task, runs, options)
             with replace_folder(output) as temporary:
                 write_model(temporary, task, kept, result, options, session)
             if options.num_seeds > 1:
@@ -166,16 +166,16 @@ def best_of(runs: "list[Trained]") -> "Trained":
     return max(runs, key=lambda run: run.scores["validation"]["score"])
 
 
-def summarize(task: "Task", runs: "list[Trained]", num_seeds: int) -> dict[str, Any]:
-    """Content of results.json: figures of each seed that is done, of `num_seeds`, and their spread."""
+def summarize(task: "Task", runs: "list[Trained]", options: FinetuneOptions) -> dict[str, Any]:
+    """Content of results.json: figures of each seed that is done, and their spread."""
     splits = {
         split: {name: spread([run.scores[split][name] for run in runs]) for name in figures}
         for split, figures in runs[0].scores.items()
     }
     kept = best_of(runs)
     seeds = [{"seed": run.seed, "epoch": run.epoch, "constant": run.constant, "scores": run.scores} for run in runs]
-    return {"task": task.name, "rows": task.num_rows} | {
-        "num_seeds": num_seeds,
+    return {"task": task.name or options.task, "rows": task.num_rows} | {
+        "num_seeds": options.num_seeds,
         "num_seeds_done": len(runs),
         "kept_seed": kept.seed,
         "kept_scores": kept.scores,
@@ -191,12 +191,13 @@ def spread(values: list[float]) -> dict[str, float | None]:
 
 def print_table(results: list[dict[str, Any]], score: dict[str, float | None] | None = None) -> None:
     """A row for each figure of each split: mean and standard deviation over the seeds. score: over the tasks, for a row below."""
-    table = Table(*(["task"] if results[0]["task"] else []), "split", "rows", "figure", "mean", "std", "seeds")
+    of_glue = results[0]["task"] in GLUE
+    table = Table(*(["task"] if of_glue else []), "split", "rows", "figure", "mean", "std", "seeds")
     for result in results:
         for split, figures in result["scores"].items():
             for name, figure in figures.items():
                 cells = split, f"{result['rows'][split]:,}", name, *as_cells(figure), str(len(result["seeds"]))
-                table.add_row(*([result["task"]] if result["task"] else []), *cells)
+                table.add_row(*([result["task"]] if of_glue else []), *cells)
     if score:
         table.add_section()
         table.add_row(f"all {len(results)}", "validation", "", "score", *as_cells(score), str(len(results[0]["seeds"])))
@@ -210,10 +211,10 @@ def as_cells(figure: dict[str, float | None]) -> tuple[str, str]:
 def tell_constant(result: dict[str, Any], options: FinetuneOptions) -> None:
     """Print which seeds, if any, gave all validation rows the same class, and what to do about it."""
     if seeds := [each["seed"] for each in result["seeds"] if each["constant"]]:
-        task = f"{result['task']}, " if result["task"] else ""
+        way = "higher" if options.learning_rate < 1e-3 else "lower"
         print(
-            f"{task}seed {', '.join(map(str, seeds))}: the model gives all validation rows the same class; "
-            "it has learnt nothing beyond the most frequent one. Give a higher --learning_rate "
+            f"{result['task']}, seed {', '.join(map(str, seeds))}: the model gives all validation rows the same class; "
+            f"it has learnt nothing beyond the most frequent one. Give a {way} --learning_rate "
             f"(now {options.learning_rate:g}; small models want 2e-4 to 1e-3) or more --epochs and --patience "
             f"(now {options.epochs} and {options.patience})."
         )

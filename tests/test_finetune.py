@@ -42,6 +42,7 @@ def test_a_classifier_of_several_seeds_learns_loads_in_a_pipeline_and_is_the_bes
     for split in ("validation", "test"):
         values = [scores[split]["accuracy"] for scores in by_seed.values()]
         assert results["scores"][split]["accuracy"] == {"mean": statistics.mean(values), "std": statistics.stdev(values)}
+    assert results["task"] == "classification"
     assert results["rows"] == {"train": 200, "validation": 60, "test": 40}
     best = max(by_seed, key=lambda seed: by_seed[seed]["validation"]["score"])
     assert results["kept_seed"] == best
@@ -60,17 +61,17 @@ def test_a_classifier_of_several_seeds_learns_loads_in_a_pipeline_and_is_the_bes
     assert "accuracy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("rate", "is_told"), [(1e-12, True), (5e-3, False)])
-def test_a_classifier_that_learns_nothing_beyond_the_most_frequent_class_is_told_so(
-    model, reviews, rate, is_told, tmp_path, capsys
-):
+@pytest.mark.parametrize(("rate", "advice"), [(1e-12, "a higher"), (5e-3, None), (1e3, "a lower")])
+def test_a_classifier_that_learns_nothing_beyond_the_most_frequent_class_is_told_so(model, reviews, rate, advice, tmp_path, capsys):
     finetune(FinetuneOptions(model=model, output=tmp_path / "out", **reviews, **QUICK | {"learning_rate": rate}))
     (seed,) = json.loads((tmp_path / "out" / "results.json").read_text())["seeds"]
     printed = " ".join(capsys.readouterr().out.split())
+    is_told = advice is not None
     assert seed["constant"] is is_told
     assert (seed["scores"]["validation"]["matthews"] == 0) is is_told
-    message = "seed 0: the model gives all validation rows the same class; it has learnt nothing beyond the most frequent one."
-    assert (f"{message} Give a higher --learning_rate (now 1e-12;" in printed) is is_told
+    message = "classification, seed 0: the model gives all validation rows the same class; "
+    message += "it has learnt nothing beyond the most frequent one."
+    assert (f"{message} Give {advice} --learning_rate (now {rate:g};" in printed) is is_told
     assert ("--epochs and --patience (now 4 and 2)" in printed) is is_told
 
 
@@ -325,6 +326,20 @@ def test_features_are_made_once_an_epoch_in_batches_of_like_length(model, tmp_pa
     made.clear()
     train(counted, replace(options, micro_batch_size=2), 0, tmp_path / "trainer")
     assert made == whole
+
+
+@pytest.mark.parametrize("more", [{"dtype": "bf16"}, {"weight_decay": 1.0}])
+def test_a_type_of_products_or_a_weight_decay_makes_a_difference(model, more, tmp_path):
+    def trained(**more):
+        task, _ = scripted(model, (0.5,))
+        options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"epochs": 1} | more)
+        return train(task, options, 0, tmp_path / "trainer").model.state_dict()
+
+    plain, other = trained(), trained(**more)
+    assert all(tensor.isfinite().all() and tensor.dtype == torch.float32 for tensor in other.values())
+    assert not torch.equal(other["classifier.weight"], plain["classifier.weight"])
+    if "weight_decay" in more:
+        assert other["classifier.weight"].norm() < plain["classifier.weight"].norm()
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 6)])
