@@ -1,7 +1,7 @@
 """`albert finetune`: an exported encoder and labelled text -> a model for `transformers.pipeline`, and how good it is.
 
 Several seeds give a mean and a standard deviation; the model that is kept is that of the seed with the best validation score. After
-each seed the folder is written anew, so that what stops a later one costs that one alone.
+each seed the folder is written anew, so that what stops a later one costs that one alone; before that, after each better epoch.
 """
 
 import re
@@ -121,14 +121,20 @@ def run_seeds(task: "Task", options: FinetuneOptions, session: Record) -> Iterat
     from downstream.train import train
 
     runs, output = [], options.output / task.name
+
+    def write(runs: "list[Trained]", num_done: int) -> dict[str, Any]:
+        result = summarize(task, runs, options, num_done)
+        with replace_folder(output) as temporary:
+            write_model(temporary, task, best_of(runs), result, options, session)
+        return result
+
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seed, options.seed + options.num_seeds):
-            runs.append(train(task, options, seed, Path(folder)))
+            keep = None if runs else lambda run: write([run], 0)  # an epoch of a later seed does not replace a seed that is done
+            runs.append(train(task, options, seed, Path(folder), keep))
             kept = best_of(runs)
             runs = [run if run is kept else run._replace(model=None, outputs={}) for run in runs]  # one model in memory
-            result = summarize(task, runs, options)
-            with replace_folder(output) as temporary:
-                write_model(temporary, task, kept, result, options, session)
+            result = write(runs, len(runs))
             if options.num_seeds > 1:
                 print(f"{len(runs)} of {options.num_seeds} seeds are in {output}", flush=True)
             yield result
@@ -166,8 +172,8 @@ def best_of(runs: "list[Trained]") -> "Trained":
     return max(runs, key=lambda run: run.scores["validation"]["score"])
 
 
-def summarize(task: "Task", runs: "list[Trained]", options: FinetuneOptions) -> dict[str, Any]:
-    """Content of results.json: figures of each seed that is done, and their spread."""
+def summarize(task: "Task", runs: "list[Trained]", options: FinetuneOptions, num_done: int) -> dict[str, Any]:
+    """Content of results.json: figures of each seed, and their spread. num_done: seeds that are through, 0 in the first."""
     splits = {
         split: {name: spread([run.scores[split][name] for run in runs]) for name in figures}
         for split, figures in runs[0].scores.items()
@@ -176,7 +182,7 @@ def summarize(task: "Task", runs: "list[Trained]", options: FinetuneOptions) -> 
     seeds = [{"seed": run.seed, "epoch": run.epoch, "constant": run.constant, "scores": run.scores} for run in runs]
     return {"task": task.name or options.task, "rows": task.num_rows} | {
         "num_seeds": options.num_seeds,
-        "num_seeds_done": len(runs),
+        "num_seeds_done": num_done,
         "kept_seed": kept.seed,
         "kept_scores": kept.scores,
         "scores": splits,

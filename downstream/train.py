@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,14 +40,22 @@ class Trained(NamedTuple):
     """Of the splits other than `train` and `validation`."""
 
 
-def train(task: Task, options: FinetuneOptions, seed: int, folder: Path) -> Trained:
-    """folder: an empty one, for Trainer; nothing is left in it."""
+def train(
+    task: Task, options: FinetuneOptions, seed: int, folder: Path, keep: Callable[[Trained], object] | None = None
+) -> Trained:
+    """folder: an empty one, for Trainer; nothing is left in it. keep: given each epoch that is better than those before it, without
+    the splits that are looked at after the training."""
     transformers.set_seed(seed)
     device = choose_device(options.device).type
     if device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # deepspeed, which Trainer imports, else warns that it found no GPU
     model = make_model(task, options)
-    trained, best = task.wrap(model), BestEpoch(seed, options.patience)
+
+    def keep_epoch(best: BestEpoch) -> None:
+        if keep:
+            keep(Trained(seed, best.epoch, best.constant, model, {"validation": best.scores}, {}))
+
+    trained, best = task.wrap(model), BestEpoch(seed, options.patience, keep_epoch)
     steps = options.epochs * math.ceil(len(task.splits.get("train", ())) / options.batch_size)
     at_once = options.micro_batch_size or options.batch_size
     arguments = transformers.TrainingArguments(
@@ -189,10 +197,11 @@ def num_labels(batch: dict[str, Any]) -> torch.Tensor | int:
 
 
 class BestEpoch(TrainerCallback):
-    """Keeps the weights of the epoch with the best validation score, and ends training after `patience` epochs without a better."""
+    """Keeps the weights of the epoch with the best validation score, and ends training after `patience` epochs without a better.
+    at_better: called with this when an epoch is the best so far, whose weights the model then has."""
 
-    def __init__(self, seed: int, patience: int):
-        self.seed, self.patience = seed, patience
+    def __init__(self, seed: int, patience: int, at_better: "Callable[[BestEpoch], None]" = lambda best: None):
+        self.seed, self.patience, self.at_better = seed, patience, at_better
         self.epoch, self.constant, self.scores, self.weights = 0, False, {}, {}
         self.loss = math.nan
 
@@ -213,5 +222,6 @@ class BestEpoch(TrainerCallback):
         if not self.scores or scores["score"] > self.scores["score"]:
             self.epoch, self.constant, self.scores = epoch, constant, scores
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+            self.at_better(self)
         elif epoch - self.epoch >= self.patience:
             control.should_training_stop = True

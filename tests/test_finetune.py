@@ -117,6 +117,23 @@ def test_what_stops_a_later_seed_leaves_those_before_it(model, reviews, tmp_path
     finetune(replace(options, output=tmp_path / "three", num_seeds=1))  # may be replaced
 
 
+def test_what_stops_the_first_seed_leaves_its_best_epoch(model, reviews, tmp_path, monkeypatch):
+    def interrupted(self, dataset):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("downstream.train.InOrder.predict", interrupted)  # of `test`, after all epochs
+    options = FinetuneOptions(model=model, output=tmp_path / "out", num_seeds=2, seed=3, **reviews, **QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(options)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["num_seeds_done"], results["kept_seed"], list(results["scores"])) == (0, 3, ["validation"])
+    assert results["seeds"][0]["epoch"] > 1
+    predict = transformers.pipeline("text-classification", str(tmp_path / "out"))
+    texts, labels = zip(*sentences(60, 1), strict=True)
+    right = np.mean([answer["label"] == label for answer, label in zip(predict(list(texts)), labels, strict=True)])
+    assert results["kept_scores"]["validation"]["accuracy"] == pytest.approx(right)
+
+
 def test_one_file_is_enough(albert, model, tmp_path):
     train = write_tsv(tmp_path / "mine.tsv", sentences(100, 0))
     options = ("--model", model, "--train", train, "--output", tmp_path / "out", "--epochs", 1, "--device", "cpu")
@@ -288,7 +305,12 @@ def test_a_gpu_without_room_is_told_what_takes_less(model, tmp_path):
 def test_training_gives_the_best_epoch_with_its_predictions_when_later_ones_are_worse(model, tmp_path):
     task, outputs_of = scripted(model, (0.3, 0.8, 0.5, 0.4))
     options = FinetuneOptions(model=model, output=tmp_path, **QUICK | {"patience": 4, "learning_rate": 1e-2})
-    trained = train(task, options, 0, tmp_path / "trainer")
+    kept = []
+    trained = train(task, options, 0, tmp_path / "trainer", kept.append)
+    assert [(each.epoch, each.scores) for each in kept] == [
+        (1, {"validation": {"score": 0.3}}),
+        (2, {"validation": {"score": 0.8}}),
+    ]
     assert (trained.epoch, trained.scores["validation"]) == (2, {"score": 0.8})
     batch = task.collate([{name: row[name] for name in ("input_ids", "attention_mask")} for row in task.splits["validation"]])
     with torch.no_grad():
