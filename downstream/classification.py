@@ -13,7 +13,7 @@ from downstream.glue import GLUE, read_glue
 from downstream.held_out import draw_held_out, separate
 from downstream.labelled import Columns, Labelled, Reading, read_labelled
 from downstream.scores import classification_scores, is_constant, regression_scores
-from downstream.task import Scores, Task, as_table
+from downstream.task import Scores, Task, as_table, records_of
 from tokenizer.errors import UserError
 
 
@@ -101,7 +101,7 @@ def build_task(
         splits=splits,
         num_rows={split: len(part.rows) for split, part in parts.items()},
         collate=DataCollatorWithPadding(tokenizer),
-        inputs=list({part.source: part.record for part in parts.values()}.values()),
+        inputs=records_of(parts),
         auto_class="AutoModelForSequenceClassification",
         config=config,
         score=with_mean(scores, figures),

@@ -14,7 +14,7 @@ from downstream.choices import GROUPS, LETTERS, Choice, Choices, read_choices
 from downstream.contexts import SPECIAL, Features, Pieces, encode_all, hold_out, pair
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
-from downstream.task import Scores, Task, as_table
+from downstream.task import Scores, Task, as_table, records_of
 from tokenizer.errors import UserError
 
 
@@ -43,7 +43,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
         splits={split: features(part) for split, part in parts.items()},
         num_rows={split: len(part.rows) for split, part in parts.items()},
         collate=collate,
-        inputs=list({part.source: part.record for part in parts.values()}.values()),
+        inputs=records_of(parts),
         auto_class="AutoModelForMultipleChoice",
         config={},
         score=lambda split, outputs, labels, validation: score(outputs, labels, [row.group for row in parts[split].rows]),
@@ -80,7 +80,7 @@ def check_number_of_options(parts: dict[str, Choices]) -> None:
                 )
 
 
-def cut(context: list[int], question: list[int], option: list[int], room: int) -> tuple[list[int], list[int]]:
+def fit_pair(context: list[int], question: list[int], option: list[int], room: int) -> tuple[list[int], list[int]]:
     """Both sides of the pair, of `room` pieces together: the end of the context gives way, then that of the question, then that of
     the option."""
     option = option[:room]
@@ -92,7 +92,8 @@ def feature(row: Choice, pieces: dict[str, Pieces], tokenizer: PreTrainedTokeniz
     """Each field a list over the options, and the label where it is known."""
     context, question = pieces[row.context].ids, pieces[row.question].ids
     pairs = [
-        pair(*cut(context, question, pieces[option].ids, max_seq_length - SPECIAL), tokenizer=tokenizer) for option in row.options
+        pair(*fit_pair(context, question, pieces[option].ids, max_seq_length - SPECIAL), tokenizer=tokenizer)
+        for option in row.options
     ]
     encoded: dict[str, Any] = {name: [each[name] for each in pairs] for name in pairs[0]}
     return encoded if row.label is None else encoded | {"labels": row.label}

@@ -16,8 +16,8 @@ from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
 from downstream.squad import Question, Questions, read_squad
 from downstream.squad_scores import answer_scores, best_threshold
-from downstream.task import Arrays, Scores, Task
-from downstream.windows import Example, Spans, best_spans, cut, feature
+from downstream.task import Arrays, Scores, Task, records_of
+from downstream.windows import Example, Spans, best_spans, cut_windows, feature
 from tokenizer.errors import UserError
 
 MAX_QUESTION = 64
@@ -39,7 +39,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
     parts = read_parts(options, private=private)
     unanswerable = has_unanswerable(parts)
     examples = encode(parts, tokenizer, max_question)
-    windows = {split: cut(examples[split], max_seq_length, stride) for split in parts}
+    windows = {split: cut_windows(examples[split], max_seq_length, stride) for split in parts}
 
     def features(split: str) -> Features:
         lengths = [SPECIAL + len(examples[split][window.number].question) + window.end - window.begin for window in windows[split]]
@@ -53,7 +53,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
         splits={split: features(split) for split in parts},
         num_rows={split: len(part.rows) for split, part in parts.items()},
         collate=DataCollatorWithPadding(tokenizer),
-        inputs=list({part.source: part.record for part in parts.values()}.values()),
+        inputs=records_of(parts),
         auto_class="AutoModelForQuestionAnswering",
         config={"num_labels": 2},
         score=lambda split, outputs, labels, validation: score(

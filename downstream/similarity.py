@@ -20,7 +20,7 @@ from downstream.embeddings import mean_pool
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Labelled
 from downstream.scores import regression_scores
-from downstream.task import Scores, Task, as_table
+from downstream.task import Scores, Task, as_table, records_of
 from tokenizer.errors import UserError
 
 
@@ -47,7 +47,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
         splits=splits,
         num_rows={split: len(part.rows) for split, part in parts.items()},
         collate=PairCollator(tokenizer.pad_token_id),
-        inputs=list({part.source: part.record for part in parts.values()}.values()),
+        inputs=records_of(parts),
         auto_class="AutoModel",
         config={},
         score=score,

@@ -51,6 +51,11 @@ class Task(NamedTuple):
     """Written beside the model: content by name."""
 
 
+def records_of(parts: Mapping[str, Any]) -> list[Record]:
+    """parts: splits as they were read, each with `source` and `record`. A source that gave several is named once."""
+    return list({part.source: part.record for part in parts.values()}.values())
+
+
 def as_table(split: str, answers: Iterable[Any], names: Iterable[Any] | None = None) -> dict[str, str]:
     """A prediction for each row -> predictions_SPLIT.tsv. names: of the rows; by default they are counted from 0."""
     lines = (f"{name}\t{answer}" for name, answer in zip(names or count(), answers, strict=False))

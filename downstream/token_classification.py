@@ -19,7 +19,7 @@ from downstream.labelled import Reading
 from downstream.scores import is_constant, tag_scores
 from downstream.tag_schemes import OUTSIDE, classes_of, unify_schemes
 from downstream.tagged import Sentence, Tagged, has_rows, read_tagged
-from downstream.task import Scores, Task
+from downstream.task import Scores, Task, records_of
 from tokenizer.errors import UserError
 
 NO_TAG = -100
@@ -71,7 +71,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
         splits={split: as_dataset(features[split], part.sentences, number_of) for split, part in parts.items()},
         num_rows={split: len(part.sentences) for split, part in parts.items()},
         collate=DataCollatorForTokenClassification(tokenizer),
-        inputs=list({part.source: part.record for part in parts.values()}.values()),
+        inputs=records_of(parts),
         auto_class="AutoModelForTokenClassification",
         config={"num_labels": len(classes), "id2label": dict(enumerate(classes)), "label2id": number_of},
         score=score,
@@ -130,7 +130,7 @@ def encode(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBase, ma
     spans, parts = [], []
     for number, sentence in enumerate(sentences):
         sizes = Counter(whole.word_ids(number))
-        for first, last in cut([sizes[word] for word in range(len(sentence.words))], budget):
+        for first, last in split_sentence([sizes[word] for word in range(len(sentence.words))], budget):
             spans.append((number, first))
             parts.append(sentence.words[first:last])
     encoded = tokenizer(parts, is_split_into_words=True, truncation=True, max_length=max_seq_length)
@@ -146,7 +146,7 @@ def encode(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBase, ma
     return features
 
 
-def cut(sizes: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
+def split_sentence(sizes: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
     """Bounds of runs of words with at most `budget` pieces together, or of one word with more."""
     first = total = 0
     for word, size in enumerate(sizes):

@@ -36,7 +36,7 @@ class Spans(NamedTuple):
     """(questions,): probability that there is no answer, if the best span is the only other choice."""
 
 
-def cut(examples: list[Example], max_seq_length: int, stride: int) -> list[Window]:
+def cut_windows(examples: list[Example], max_seq_length: int, stride: int) -> list[Window]:
     """stride: pieces that neighbouring windows share."""
     windows = []
     for number, example in enumerate(examples):

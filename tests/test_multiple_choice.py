@@ -16,7 +16,7 @@ from downstream.contexts import encode_all
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Reading
-from downstream.multiple_choice import build, collate_options, cut, feature, score
+from downstream.multiple_choice import build, collate_options, feature, fit_pair, score
 from tokenizer.errors import UserError
 
 SENTENCES = ("The nation is strong.", "Our economy has grown.", "This Congress works well.", "My administration has a plan.")
@@ -124,11 +124,11 @@ def test_race_and_lines_of_json_give_the_same_questions(tmp_path):
 
 def test_the_context_gives_way_before_the_question_and_that_before_the_option():
     context, question, option = list(range(10)), [20, 21, 22], [30, 31]
-    assert cut(context, question, option, 15) == (context, [20, 21, 22, 30, 31])
-    assert cut(context, question, option, 7) == ([0, 1], [20, 21, 22, 30, 31])
-    assert cut(context, question, option, 5) == ([], [20, 21, 22, 30, 31])
-    assert cut(context, question, option, 4) == ([], [20, 21, 30, 31])
-    assert cut(context, question, option, 1) == ([], [30])
+    assert fit_pair(context, question, option, 15) == (context, [20, 21, 22, 30, 31])
+    assert fit_pair(context, question, option, 7) == ([0, 1], [20, 21, 22, 30, 31])
+    assert fit_pair(context, question, option, 5) == ([], [20, 21, 22, 30, 31])
+    assert fit_pair(context, question, option, 4) == ([], [20, 21, 30, 31])
+    assert fit_pair(context, question, option, 1) == ([], [30])
 
 
 def test_features_are_those_of_the_tokenizer_itself_and_batches_are_padded(tokenizer):

@@ -20,7 +20,7 @@ from downstream.labelled import Reading
 from downstream.question_answering import build, has_unanswerable, score
 from downstream.squad import Question, read_squad
 from downstream.squad_scores import answer_scores, best_threshold, normalize_answer
-from downstream.windows import Example, Spans, best_span, best_spans, cut, feature, pieces_of
+from downstream.windows import Example, Spans, best_span, best_spans, cut_windows, feature, pieces_of
 from tests.readme import python_of
 from tokenizer.errors import UserError
 from tokenizer.files import check_output_folder
@@ -222,7 +222,7 @@ def test_windows_are_those_of_the_tokenizer_itself(pieces):
         theirs = chain(
             question, context, truncation="only_second", max_length=length, stride=stride, return_overflowing_tokens=True
         )
-        ours = [feature(window, example, chain) for window in cut([example], length, stride)]
+        ours = [feature(window, example, chain) for window in cut_windows([example], length, stride)]
         for name in ("input_ids", "token_type_ids", "attention_mask"):
             assert [each[name] for each in ours] == theirs[name]
 
@@ -234,7 +234,7 @@ def test_every_span_of_characters_is_found_in_pieces_and_back(pieces):
     for match in re.finditer(r"\S+", CONTEXT):
         row = Question("1", CONTEXT, "What?", [match[0]], match.start())
         example = Example(row, found["What?"].ids, context)
-        (window,) = cut([example], 512, 0)
+        (window,) = cut_windows([example], 512, 0)
         encoded = feature(window, example, chain)
         start, end = np.zeros((2, 1, len(encoded["input_ids"])))
         start[0, encoded["start_positions"]] = end[0, encoded["end_positions"]] = 1
@@ -259,7 +259,7 @@ def test_an_answer_outside_of_a_window_is_none_there_and_windows_vote_by_their_b
     found = encode(question, context)
     row = Question("1", context, question, ["nation"], context.rindex("nation"))
     example, shift = Example(row, found[question].ids, found[context]), len(found[question].ids) + 2
-    windows = cut([example], shift + 1 + 8, 2)
+    windows = cut_windows([example], shift + 1 + 8, 2)
     labels = [(encoded["start_positions"], encoded["end_positions"]) for encoded in (feature(w, example, chain) for w in windows)]
     assert labels == [(0, 0)] * (len(windows) - 1) + [(shift + windows[-1].end - windows[-1].begin - 1,) * 2]
     assert [(window.begin, window.end) for window in windows] == [(0, 8), (6, 14), (12, 20)]

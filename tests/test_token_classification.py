@@ -19,7 +19,7 @@ from downstream.labelled import Reading
 from downstream.scores import tag_scores
 from downstream.tag_schemes import is_entity_scheme, to_iob2
 from downstream.tagged import Sentence, read_tagged
-from downstream.token_classification import NO_TAG, as_conll, build, cut, encode
+from downstream.token_classification import NO_TAG, as_conll, build, encode, split_sentence
 from tokenizer.errors import UserError
 
 PEOPLE = ("Truman", "Johnson", "Carter", "John Kennedy", "Gerald Ford")
@@ -147,10 +147,10 @@ def test_labels_stand_at_the_first_piece_of_each_word(chain):
 
 
 def test_sentences_are_cut_between_words():
-    assert list(cut([3, 3, 3], 6)) == [(0, 2), (2, 3)]
-    assert list(cut([3, 9, 3, 0], 6)) == [(0, 1), (1, 2), (2, 4)]
-    assert list(cut([], 6)) == []
-    assert list(cut([6, 0, 6], 6)) == [(0, 2), (2, 3)]
+    assert list(split_sentence([3, 3, 3], 6)) == [(0, 2), (2, 3)]
+    assert list(split_sentence([3, 9, 3, 0], 6)) == [(0, 1), (1, 2), (2, 4)]
+    assert list(split_sentence([], 6)) == []
+    assert list(split_sentence([6, 0, 6], 6)) == [(0, 2), (2, 3)]
 
 
 SCHEMES = {
