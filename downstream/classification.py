@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -17,17 +18,29 @@ from downstream.task import Scores, Task, as_table, records_of
 from tokenizer.errors import UserError
 
 
+class Targets(NamedTuple):
+    """What is to be learnt, of each split that has labels."""
+
+    values: dict[str, list[Any]]
+    """Numbers of classes, or the numbers to predict."""
+    classes: list[str] | None
+    """By their numbers; None for regression."""
+
+
 def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, private: bool) -> Iterator[Task]:
     """See `downstream.tasks.Build`."""
     regression = options.task == "regression"
     figures = ("pearson", "spearman") if regression else ("accuracy",)
-    yield build_task("", read_parts(options, private=private), tokenizer, max_seq_length, figures, regression=regression)
+    parts = read_parts(options, private=private)
+    yield build_task("", parts, find_targets("", parts, regression=regression), tokenizer, max_seq_length, figures)
 
 
 def build_glue(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, private: bool) -> Iterator[Task]:
-    """See `downstream.tasks.Build`."""
-    for name, parts in read_glue(options, private=private).items():
-        yield build_task(name, parts, tokenizer, max_seq_length, GLUE[name].figures, regression=GLUE[name].regression)
+    """See `downstream.tasks.Build`. No task is trained before the labels of all are checked."""
+    tasks = read_glue(options, private=private)
+    targets = {name: find_targets(name, parts, regression=GLUE[name].regression) for name, parts in tasks.items()}
+    for name, parts in tasks.items():
+        yield build_task(name, parts, targets[name], tokenizer, max_seq_length, GLUE[name].figures)
 
 
 def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled]:
@@ -42,6 +55,8 @@ def read_parts(options: FinetuneOptions, *, private: bool) -> dict[str, Labelled
     if options.train:
         parts["train"] = read_labelled(options.train, "train", wanted, reading, labelled=True)
         wanted = parts["train"].columns
+        if options.task == "classification":
+            tell_numbers(parts["train"])
     if options.validation:
         parts["validation"] = read_labelled(
             options.validation, "validation", wanted, reading, labelled=True, decided=bool(options.train)
@@ -66,31 +81,41 @@ def hold_out(train: Labelled, seed: int, *, keep_labels: bool) -> dict[str, Labe
     return {split: train._replace(rows=found) for split, found in rows.items()}
 
 
-def build_task(
-    name: str,
-    parts: dict[str, Labelled],
-    tokenizer: PreTrainedTokenizerBase,
-    max_seq_length: int,
-    figures: tuple[str, ...],
-    *,
-    regression: bool,
-) -> Task:
-    """figures: those whose mean is the score.
+def find_targets(name: str, parts: dict[str, Labelled], *, regression: bool) -> Targets:
+    """name: of the task, for the line that tells the classes.
 
     Raises:
         UserError: a label is missing, or not as it should be.
     """
     labelled = {split: part.labels() for split, part in parts.items() if part.columns.label}
     if regression:
+        return Targets({split: to_numbers(labels, parts[split]) for split, labels in labelled.items()}, None)
+    classes = sorted(set(labelled["train"]), key=in_order)
+    number_of = number_classes(classes, labelled, parts)
+    f1 = "f1 is that of the second" if len(classes) == 2 else "f1 is the mean over them"
+    if is_minus_one_among_whole_numbers(classes):
+        print(f"{parts['train'].source}: one class is -1. If it stands for no label, empty it and give --on_error skip.")
+    print(f"{name and f'{name}: '}{len(classes)} classes ({parts['train'].reading.quote(classes)}); {f1}")
+    return Targets({split: [number_of[label] for label in labels] for split, labels in labelled.items()}, classes)
+
+
+def build_task(
+    name: str,
+    parts: dict[str, Labelled],
+    targets: Targets,
+    tokenizer: PreTrainedTokenizerBase,
+    max_seq_length: int,
+    figures: tuple[str, ...],
+) -> Task:
+    """figures: those whose mean is the score."""
+    values, classes = targets
+    if classes is None:
         config: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
-        values = {split: to_numbers(labels, parts[split]) for split, labels in labelled.items()}
         scores, answers = regression_scores, lambda outputs: [round(value, 4) for value in outputs.reshape(-1).tolist()]
     else:
-        classes = sorted(set(labelled["train"]), key=in_order)
-        number_of = number_classes(classes, labelled, parts)
+        number_of = {label: number for number, label in enumerate(classes)}
         config = {"num_labels": len(classes), "id2label": dict(enumerate(classes)), "label2id": number_of}
         config["problem_type"] = "single_label_classification"
-        values = {split: [number_of[label] for label in labels] for split, labels in labelled.items()}
         scores, answers = classification_scores, lambda outputs: [classes[number] for number in outputs.argmax(-1)]
     splits = {}
     for split, part in parts.items():
@@ -106,7 +131,7 @@ def build_task(
         config=config,
         score=with_mean(scores, figures),
         predictions=lambda split, outputs, _: as_table(split, answers(outputs)),
-        is_constant=lambda outputs, labels: not regression and is_constant(outputs.argmax(-1), labels),
+        is_constant=lambda outputs, labels: classes is not None and is_constant(outputs.argmax(-1), labels),
     )
 
 
@@ -119,6 +144,29 @@ def number_classes(classes: list[str], labelled: dict[str, list[str]], parts: di
         if unknown := sorted(set(labels) - set(classes)):
             raise UserError(f"{parts[split].source}: has labels that --train does not have ({quote(unknown)}).")
     return {label: number for number, label in enumerate(classes)}
+
+
+def is_minus_one_among_whole_numbers(classes: list[str]) -> bool:
+    """The others not below 0: then it may be the sign of a missing label, as in the datasets of SNLI and GLUE."""
+    values = [as_decimal(label) for label in classes]
+    return values[0] == -1 and all(value is not None and value == value.to_integral_value() for value in values)
+
+
+def tell_numbers(train: Labelled) -> None:
+    """Print that labels look like numbers to predict: all are numbers, and some no whole ones.
+
+    Raises:
+        UserError: they do, and most have one row each, from which nothing is learnt of a class.
+    """
+    labels = train.labels()
+    different = sorted(set(labels), key=in_order)
+    values = [as_decimal(label) for label in different]
+    if any(value is None for value in values) or all(value == value.to_integral_value() for value in values):
+        return
+    told = f"{train.source}: the labels are numbers ({train.reading.quote(different)})"
+    if len(different) > len(labels) / 2:
+        raise UserError(f"{told}, and most have a row each. For a number to predict give --task regression.")
+    print(f"{told}, here {len(different):,} classes. For a number to predict give --task regression.")
 
 
 def to_numbers(labels: list[str], part: Labelled) -> list[float]:
@@ -145,9 +193,16 @@ def with_mean(scores: Callable[[np.ndarray, np.ndarray], Scores], figures: tuple
     return score
 
 
-def in_order(label: str) -> tuple[int, Any]:
+def in_order(label: str) -> tuple[bool, Decimal, str]:
     """Numbers by their value, before all else; then by how they are written."""
-    if not label.isdecimal():
-        return 1, label
-    digits = "".join(str(int(digit)) for digit in label).lstrip("0")
-    return 0, (len(digits), digits, label)  # as by int(), which refuses very long ones
+    number = as_decimal(label)
+    return number is None, number or Decimal(0), label
+
+
+def as_decimal(label: str) -> Decimal | None:
+    """Exact, of any length, which a float is not and `int` refuses; None where it is none, or not finite."""
+    try:
+        number = Decimal(label)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None

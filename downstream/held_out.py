@@ -26,6 +26,11 @@ def draw_held_out(number: int, seed: int, source: str, what: str, labels: Sequen
             if labels is not None:
                 left[labels[place]] -= 1
             chosen.add(place)
+    if not chosen and number >= HELD_OUT:
+        raise UserError(
+            f"{source}: each of the {number:,} {what} has a label of its own, so none can be held out. "
+            "Give --label, if it is in another column, or --validation."
+        )
     if not chosen:
         raise UserError(f"{source}: {number} {what} are too few to hold a tenth out; give --validation.")
     return chosen

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from downstream.classification import hold_out, in_order, read_parts
+from downstream.classification import build_glue, find_targets, hold_out, in_order, read_parts
 from downstream.finetune_options import FinetuneOptions
 from downstream.labelled import Columns, Reading, find_columns, read_labelled
 from tests.labelled_rows import write_tsv
@@ -147,8 +147,8 @@ def test_a_test_has_labels_in_all_rows_or_in_none_which_is_told(tmp_path, capsys
 
 
 def test_labels_are_numbered_in_one_order_whatever_their_length_and_white_space():
-    labels = ["b", "10", "2", "01", "1", "2" * 5000, "1" * 5000, "a", "٣"]  # the last is an Arabic 3
-    expected = ["01", "1", "2", "٣", "10", "1" * 5000, "2" * 5000, "a", "b"]
+    labels = ["b", "10", "2", "01", "-1", "1", "2" * 5000, "1" * 5000, "a", "٣", "-10", "+0.5", "nan"]  # an Arabic 3 among them
+    expected = ["-10", "-1", "+0.5", "01", "1", "2", "٣", "10", "1" * 5000, "2" * 5000, "a", "b", "nan"]
     for turn in range(len(labels)):
         assert sorted(labels[turn:] + labels[:turn], key=in_order) == expected
 
@@ -190,3 +190,64 @@ def test_a_rare_label_is_not_held_out(tmp_path):
         assert len(parts["validation"].rows) == 10
         assert len(parts["train"].rows) == 90
         assert "rare" in parts["train"].labels()
+
+
+def read_for(task, folder, labels, **more):
+    path = write_tsv(folder / "train.tsv", [("a", label) for label in labels])
+    return read_parts(FinetuneOptions(model=folder, output=folder, task=task, train=path, **more), private=False)
+
+
+def test_numbers_to_predict_are_no_classes_where_most_have_a_row_each_and_are_told_elsewhere(tmp_path, capsys):
+    scores = [f"{number / 8:.3f}" for number in range(60)]
+    with pytest.raises(UserError, match=r"train.tsv: the labels are numbers \(0.000, 0.125, .*give --task regression"):
+        read_for("classification", tmp_path, scores)
+    assert len(read_for("regression", tmp_path, scores)["validation"].rows) == 6
+    assert "the labels are numbers" not in capsys.readouterr().out
+    read_for("classification", tmp_path, ["0.5", "1", "1.5"] * 10)
+    told = "train.tsv: the labels are numbers (0.5, 1, 1.5), here 3 classes. For a number to predict give --task regression."
+    assert told in capsys.readouterr().out
+    for classes in (["0", "1"], ["-1.0", "1.0"], ["1", "1.5", "x"]):
+        read_for("classification", tmp_path, classes * 20)
+    assert "the labels are numbers" not in capsys.readouterr().out
+
+
+def test_rows_that_each_have_a_label_of_their_own_are_not_called_too_few(tmp_path):
+    with pytest.raises(UserError, match="each of the 60 rows has a label of its own, so none can be held out. Give --label"):
+        read_for("classification", tmp_path, range(60))
+    with pytest.raises(UserError, match="9 rows are too few to hold a tenth out"):
+        read_for("classification", tmp_path, range(9))
+
+
+def test_the_classes_are_told_and_which_of_them_f1_is_of(tmp_path, capsys):
+    for labels, classes, told in (
+        ("1 -1", ["-1", "1"], "2 classes (-1, 1); f1 is that of the second"),
+        ("b a c", ["a", "b", "c"], "3 classes (a, b, c); f1 is the mean over them"),
+    ):
+        targets = find_targets("", read_for("classification", tmp_path, labels.split() * 10), regression=False)
+        assert targets.classes == classes
+        assert told in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_told"),
+    [("-1 0 1 2", True), ("-1 1", True), ("0 1", False), ("-2 -1 0", False), ("-1 x", False), ("-1 0.5", False)],
+)
+def test_a_class_that_may_stand_for_no_label_is_told(labels, is_told, tmp_path, capsys):
+    find_targets("", read_for("classification", tmp_path, labels.split() * 10), regression=False)
+    assert ("one class is -1. If it stands for no label, empty it" in capsys.readouterr().out) is is_told
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "label", "message"),
+    [
+        ("WNLI", "label", "2", r"dev.tsv: has labels that --train does not have \(2\)"),
+        ("STS-B", "score", "high", r"dev.tsv, row 1: expected a number to predict \(high\)"),
+    ],
+)
+def test_the_labels_of_all_glue_tasks_are_checked_before_the_first_is_trained(name, column, label, message, tmp_path):
+    for split, labels in (("train", "01"), ("dev", [label])):
+        write_tsv(tmp_path / "SST-2" / f"{split}.tsv", [("a", "0"), ("b", "1")], ("sentence", "label"))
+        write_tsv(tmp_path / name / f"{split}.tsv", [("a", "b", each) for each in labels], ("sentence1", "sentence2", column))
+    options = FinetuneOptions(model=tmp_path, task="glue", glue_folder=tmp_path, output=tmp_path / "out")
+    with pytest.raises(UserError, match=message):
+        next(build_glue(options, None, 64, False))
