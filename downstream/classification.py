@@ -12,9 +12,10 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from downstream.finetune_options import FinetuneOptions
 from downstream.glue import GLUE, read_glue
 from downstream.held_out import draw_held_out, separate
-from downstream.labelled import Columns, Labelled, Reading, read_labelled
+from downstream.labelled import Columns, Labelled, read_labelled
 from downstream.scores import classification_scores, is_constant, regression_scores
 from downstream.task import Scores, Task, as_table, records_of
+from downstream.text_files import Reading
 from tokenizer.errors import UserError
 
 

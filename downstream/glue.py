@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Columns, Labelled, Reading, read_labelled
+from downstream.labelled import Columns, Labelled, read_labelled
+from downstream.text_files import Reading
 from tokenizer.errors import UserError
 
 

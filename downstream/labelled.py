@@ -1,15 +1,11 @@
 """Labelled texts from a file or a dataset: rows of named columns, and which column is what."""
 
-import csv
 import json
-import re
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from downstream.text_files import is_text, kind_of, open_text
+from downstream.delimited import TABLES, read_table
+from downstream.text_files import Reading, Row, is_text, kind_of, open_text
 from tokenizer.errors import UserError
 from tokenizer.faults import Faults
 from tokenizer.input_records import record_dataset, record_file
@@ -23,15 +19,6 @@ TEXTS = ("text", "sentence", "sentence1", "question", "question1", "premise")
 PAIRS = ("text_pair", "sentence2", "question2", "hypothesis")
 LABELS = ("label", "score")
 HF = "hf:"
-TABLES = (".tsv", ".csv")
-QUOTED = re.compile('"(?:[^"]|"")*"')
-"""A cell between quotes, each one in it doubled."""
-UNQUOTED = (
-    "A .tsv is read without quoting, as those of GLUE are; "
-    "if a spreadsheet or pandas wrote it, save it as .csv, which is read with it."
-)
-
-Row = dict[str, Any]
 
 
 class Columns(NamedTuple):
@@ -40,21 +27,6 @@ class Columns(NamedTuple):
     text: str | None
     text_pair: str | None
     label: str | None
-
-
-class Reading(NamedTuple):
-    """How files are read."""
-
-    names: Sequence[str] = ()
-    """Of the columns of tables without a header line."""
-    on_error: str = "stop"
-    """What becomes of rows with another number of columns: `stop`, `skip`, or `mend`, a `stop` where none may be left out."""
-    private: bool = False
-    """Whether no error may quote what a file holds."""
-
-    def quote(self, words: Iterable[str]) -> str:
-        words = list(words)
-        return f"{len(words)} not shown" if self.private else ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
 
 
 class Labelled(NamedTuple):
@@ -90,7 +62,8 @@ class Labelled(NamedTuple):
         labels = list(map(label_of, self.column(self.columns.label)))
         if "" in labels:
             row = labels.index("") + 1
-            raise UserError(f"{self.source}, row {row}: has no label in the column {self.columns.label}.")
+            mend = "it in, or leave such rows out with --on_error skip" if self.reading.on_error == "stop" else "it in"
+            raise UserError(f"{self.source}, row {row}: has no label in the column {self.columns.label}. Fill {mend}.")
         return labels
 
     def column(self, name: str | None) -> list[Any] | None:
@@ -117,13 +90,39 @@ def read_labelled(source: str, split: str, wanted: Columns, reading: Reading, *,
     if not rows:
         raise UserError(f"{source}: holds no rows.")
     columns = find_columns(rows, wanted, source, reading, labelled=labelled, decided=decided)
+    refuse_lists(rows, columns.label, source)
     if not labelled and not has_labels(rows, columns.label, source):
         why = f"its column {columns.label} has none" if columns.label else f"it has: {reading.quote(names_in(rows))}"
         print(f"{source}: no {columns.label or wanted.label or ' or '.join(LABELS)} ({why}); it gets predictions, but no figures")
         columns = columns._replace(label=None)
     part = Labelled(source, record, columns, rows, reading)
     part.texts()  # while rows have the numbers that they have in the file
-    return part
+    return part._replace(rows=with_labels(rows, columns.label, source)) if reading.on_error == "skip" else part
+
+
+def with_labels(rows: list[Row], column: str | None, source: str) -> list[Row]:
+    """Without those that have none, which are counted.
+
+    Raises:
+        UserError: none is left.
+    """
+    found = [row for row in rows if label_of(row.get(column))]
+    if not found:
+        raise UserError(f"{source}: no row has a label in the column {column}; give --label NAME.")
+    if len(found) < len(rows):
+        print(f"{source}: {len(rows) - len(found):,} rows without a label left out")
+    return found
+
+
+def refuse_lists(rows: list[Row], column: str | None, source: str) -> None:
+    """Raises a UserError where a row has several labels, as in data for several classes at once, or an object in their place."""
+    for number, row in enumerate(rows, 1):
+        if isinstance(found := row.get(column), (list, dict)):
+            what = "a list" if isinstance(found, list) else "an object"
+            raise UserError(
+                f"{source}, row {number}: expected one label in the column {column}, found {what}. "
+                "A text is learnt to have one class or number; give --label NAME, of a column with one."
+            )
 
 
 def has_labels(rows: list[Row], column: str | None, source: str) -> bool:
@@ -143,7 +142,7 @@ def has_labels(rows: list[Row], column: str | None, source: str) -> bool:
 
 def label_of(found: Any) -> str:
     """As a text; empty where there is none."""
-    label = "" if found is None or isinstance(found, (list, dict)) else str(found).strip()
+    label = "" if found is None else str(found).strip()
     return label if is_text(label) else ""
 
 
@@ -155,72 +154,6 @@ def read_file(path: Path, reading: Reading) -> list[Row]:
         raise UserError(f"{path}: its rows name their columns; leave --columns out.")
     with open_text(path) as file:
         return read_json_lines(file, path) if kind == ".jsonl" else read_table(file, path, kind, reading)
-
-
-def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Row]:
-    """A blank line is an empty text where there is one column, as predictions go by the number of the row; else it is nothing."""
-    lines = cells_of(file, kind)
-    header = list(reading.names) or next((cells for _, cells, _ in lines if cells != [""]), [])
-    refuse_twins(header, path, reading)
-    rows, skipped = [], 0
-    for number, cells, line in lines:
-        if len(cells) == len(header):
-            rows.append(dict(zip(header, cells, strict=True)))
-        elif cells != [""] and reading.on_error == "skip":
-            skipped += 1
-        elif cells != [""]:
-            raise UserError(
-                f"{path}, line {number}: has {len(cells)} columns, expected {len(header)} ({reading.quote(header)}). "
-                + guess_why(cells, line, kind)
-                + ("Mend it, or leave such rows out with --on_error skip." if reading.on_error == "stop" else "Mend it.")
-            )
-    if skipped:
-        print(f"{path}: {skipped:,} rows with another number of columns than {len(header)} left out")
-    if kind == ".tsv":
-        tell_quotes(rows, path)
-    return rows
-
-
-def cells_of(file: TextIO, kind: str) -> Iterator[tuple[int, list[str], str]]:
-    """Of each row the number of its last line, its cells, and that line with its end."""
-    if kind == ".tsv":
-        yield from ((number, line.rstrip("\r\n").split("\t"), line) for number, line in enumerate(file, 1))
-        return
-    last = ""
-
-    def lines() -> Iterator[str]:
-        nonlocal last
-        for line in file:
-            last = line
-            yield line
-
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(lines(), strict=True)
-    for cells in reader:
-        yield reader.line_num, cells or [""], last
-
-
-def guess_why(cells: list[str], line: str, kind: str) -> str:
-    """A row has another number of columns."""
-    if line.endswith("\r"):
-        return "It ends with a lone carriage return, which may belong to a text. "
-    if kind == ".tsv" and any(cell.startswith('"') for cell in cells):
-        return f"{UNQUOTED} "
-    return ""
-
-
-def refuse_twins(names: Sequence[str], path: Path, reading: Reading) -> None:
-    """Raises a UserError where several columns have one name; those without a name cannot be asked for."""
-    if twins := [name for name, number in Counter(names).items() if name and number > 1]:
-        where = "in --columns" if reading.names else "in the header; if that is a row, give --columns NAMES"
-        raise UserError(f"{path}: several columns have the same name ({reading.quote(twins)}). Give each its own {where}.")
-
-
-def tell_quotes(rows: list[Row], path: Path) -> None:
-    """Say it where cells look as if a program that quotes had written them: quotes in them are doubled, or all rows have some."""
-    quoted = [[cell for cell in row.values() if QUOTED.fullmatch(cell)] for row in rows]
-    if any('""' in cell[1:-1] for cells in quoted for cell in cells) or (rows and all(quoted)):
-        print(f'{path}: {sum(map(len, quoted)):,} cells begin and end with ", which belongs to them. {UNQUOTED}')
 
 
 def read_json_lines(file: TextIO, path: Path) -> list[Row]:

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from downstream.choices import GROUPS, LETTERS, Choice, Choices, read_choices
 from downstream.contexts import SPECIAL, Features, Pieces, encode_all, hold_out, pair
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Reading
 from downstream.task import Scores, Task, as_table, records_of
+from downstream.text_files import Reading
 from tokenizer.errors import UserError
 
 

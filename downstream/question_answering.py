@@ -13,10 +13,10 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from downstream.contexts import SPECIAL, Features, encode_all, hold_out
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Reading
 from downstream.squad import Question, Questions, read_squad
 from downstream.squad_scores import answer_scores, best_threshold
 from downstream.task import Arrays, Scores, Task, records_of
+from downstream.text_files import Reading
 from downstream.windows import Example, Spans, best_spans, cut_windows, feature
 from tokenizer.errors import UserError
 

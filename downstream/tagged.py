@@ -7,8 +7,9 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
-from downstream.labelled import HF, Reading, Row, named_split, names_in, read_dataset, read_file, refuse_twins
-from downstream.text_files import is_text, kind_of, open_text
+from downstream.delimited import refuse_twins
+from downstream.labelled import HF, named_split, names_in, read_dataset, read_file
+from downstream.text_files import Reading, Row, is_text, kind_of, open_text
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_dataset, record_file
 from tokenizer.provenance import Record

@@ -1,18 +1,34 @@
 """Files of labelled data as they lie on disk: their kind, their text in UTF-8, the JSON in them."""
 
-import csv
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from tokenizer.errors import UserError
 
 GZIP = ".gz"
+
+Row = dict[str, Any]
+
+
+class Reading(NamedTuple):
+    """How files are read."""
+
+    names: Sequence[str] = ()
+    """Of the columns of tables without a header line."""
+    on_error: str = "stop"
+    """What becomes of rows with another number of columns: `stop`, `skip`, or `mend`, a `stop` where none may be left out."""
+    private: bool = False
+    """Whether no error may quote what a file holds."""
+
+    def quote(self, words: Iterable[str]) -> str:
+        words = list(words)
+        return f"{len(words)} not shown" if self.private else ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
 
 
 def kind_of(path: Path) -> str:
@@ -35,7 +51,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{error.object[error.start]:02x}"
         raise UserError(f'{path}: is not in UTF-8 ({byte}), as Excel\'s "Unicode text" is not. Save it as UTF-8.') from error
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: cannot be read ({reason}).") from error
 

@@ -15,11 +15,11 @@ from transformers import DataCollatorForTokenClassification, PreTrainedTokenizer
 
 from downstream.finetune_options import FinetuneOptions
 from downstream.held_out import draw_held_out, separate
-from downstream.labelled import Reading
 from downstream.scores import is_constant, tag_scores
 from downstream.tag_schemes import OUTSIDE, classes_of, unify_schemes
 from downstream.tagged import Sentence, Tagged, has_rows, read_tagged
 from downstream.task import Scores, Task, records_of
+from downstream.text_files import Reading
 from tokenizer.errors import UserError
 
 NO_TAG = -100

@@ -10,7 +10,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from downstream.classification import build_glue, find_targets, hold_out, in_order, read_parts
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Columns, Reading, find_columns, read_labelled
+from downstream.labelled import Columns, find_columns, read_labelled
+from downstream.text_files import Reading
 from tests.labelled_rows import write_tsv
 from tokenizer.errors import UserError
 
@@ -59,6 +60,62 @@ def test_rows_of_another_width_are_named_or_left_out(tmp_path, capsys):
     assert "1 rows with another number of columns than 2 left out" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"line 3: .*Mend it\.$"):  # predictions go by the number of the row
         read(path, Reading(on_error="skip"), split="test", labelled=False)
+
+
+def write_lines(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_a_csv_with_misplaced_quotes_is_named_by_its_line_or_left_out(tmp_path, capsys):
+    path = write_lines(tmp_path / "a.csv", ("text,label", "a,x", '"b" c,x', "d,y"))
+    with pytest.raises(UserError, match=r"a.csv, line 3: cannot be read \('.'.*\)\. A .* is doubled\. .*--on_error skip"):
+        read(path)
+    with pytest.raises(UserError, match=r"a.csv, line 3: .*doubled\. Mend it\.$"):
+        read(path, Reading(on_error="skip"), split="test", labelled=False)
+    assert read(path, Reading(on_error="skip")).texts()[0] == ["a", "d"]
+    assert f"{path}: 1 lines with misplaced quotes left out" in capsys.readouterr().out
+    path = write_lines(tmp_path / "b.csv", ("text,label", '"a,x', "b,y", '"c",x', "d,y", "e", "f,x"))
+    with pytest.raises(UserError, match="b.csv, line 4, of a row that begins in line 2: cannot be read"):
+        read(path)
+    assert read(path, Reading(on_error="skip")).texts()[0] == ["d", "f"]
+    told = capsys.readouterr().out
+    assert f"{path}: 3 lines with misplaced quotes left out" in told
+    assert f"{path}: 1 rows with another number of columns than 2 left out" in told
+    path = write_lines(tmp_path / "c.csv", ("text,label", "a,x", '"b,x', "c,y"))  # the rest of the file is no row to leave out
+    for on_error in ("stop", "skip"):
+        with pytest.raises(UserError, match='c.csv, line 3: in this row begins a cell with " that no other " ends'):
+            read(path, Reading(on_error=on_error))
+    with pytest.raises(UserError, match="d.csv, line 1: cannot be read"):
+        read(write_lines(tmp_path / "d.csv", ('"text" a,label', "a,x")), Reading(on_error="skip"))
+
+
+def write_jsonl(path, labels):
+    return write_lines(path, [json.dumps({"text": f"text {number}", "label": label}) for number, label in enumerate(labels)])
+
+
+def test_a_list_of_labels_is_no_label(tmp_path):
+    for found, what in ((["a"], "a list"), ([], "a list"), ({"a": 1}, "an object")):
+        path = write_jsonl(tmp_path / "a.jsonl", ["x", found])
+        for labelled in (True, False):
+            with pytest.raises(UserError, match=f"a.jsonl, row 2: expected one label in the column label, found {what}"):
+                read(path, labelled=labelled)
+
+
+def test_rows_without_a_label_are_left_out_on_request_but_not_of_a_test(tmp_path, capsys):
+    path, skip = write_jsonl(tmp_path / "a.jsonl", ["x", None, "y", " ", "x"]), Reading(on_error="skip")
+    with pytest.raises(UserError, match=r"row 2: has no label in the column label. Fill it in, or .* --on_error skip\."):
+        read(path).labels()
+    assert read(path, skip).labels() == ["x", "y", "x"]
+    assert f"{path}: 2 rows without a label left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match="row 2: has no label in the column label, as 2 of 5 rows"):
+        read(path, skip, labelled=False)
+    with pytest.raises(UserError, match="no row has a label in the column label; give --label NAME"):
+        read(write_jsonl(tmp_path / "b.jsonl", [None, ""]), skip)
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    rows = {"text": ["a", "b", "c"], "label": [1, -1, 0]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    assert read(f"hf:{tmp_path}/set", skip).texts()[0] == ["a", "c"]
 
 
 QUOTED = 'text\tlabel\n"He said ""no"""\tneg\nShe went.\tpos\n'

@@ -15,8 +15,8 @@ from downstream.choices import LETTERS, Choice, read_choices
 from downstream.contexts import encode_all
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Reading
 from downstream.multiple_choice import build, collate_options, feature, fit_pair, score
+from downstream.text_files import Reading
 from tokenizer.errors import UserError
 
 SENTENCES = ("The nation is strong.", "Our economy has grown.", "This Congress works well.", "My administration has a plan.")

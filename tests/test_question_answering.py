@@ -16,10 +16,10 @@ from scipy.special import expit
 from downstream.contexts import encode_all, hold_out
 from downstream.finetune import CONTENT, RESULTS, finetune
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Reading
 from downstream.question_answering import build, has_unanswerable, score
 from downstream.squad import Question, read_squad
 from downstream.squad_scores import answer_scores, best_threshold, normalize_answer
+from downstream.text_files import Reading
 from downstream.windows import Example, Spans, best_span, best_spans, cut_windows, feature, pieces_of
 from tests.readme import python_of
 from tokenizer.errors import UserError

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from downstream.finetune import finetune
 from downstream.finetune_options import FinetuneOptions
-from downstream.labelled import Reading
 from downstream.scores import tag_scores
 from downstream.tag_schemes import is_entity_scheme, to_iob2
 from downstream.tagged import Sentence, read_tagged
+from downstream.text_files import Reading
 from downstream.token_classification import NO_TAG, as_conll, build, encode, split_sentence
 from tokenizer.errors import UserError
 
