@@ -87,7 +87,12 @@ def pick_columns(rows: list[Row], words: str | None, tags: str | None, source: s
     if not labelled:
         refuse_empty(rows, word_column, source)
         tag_column = tag_column if have_tags(rows, tag_column, source) else None
-    sentences = [sentence_of(row, word_column, tag_column, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
+    numbered = list(enumerate(rows, 1))
+    if labelled and reading.on_error == "skip":
+        numbered = [(number, row) for number, row in numbered if row.get(word_column) == [] or not lacks_tags(row.get(tag_column))]
+        if len(numbered) < len(rows):
+            print(f"{source}: {len(rows) - len(numbered):,} rows without tags left out")
+    sentences = [sentence_of(row, word_column, tag_column, f"{source}, row {number}") for number, row in numbered]
     full = [sentence for sentence in sentences if sentence.words]
     if len(full) < len(sentences):
         print(f"{source}: {len(sentences) - len(full):,} rows without words left out")
@@ -128,7 +133,8 @@ def sentence_of(row: Row, word_column: str, tag_column: str | None, place: str) 
     if tag_column is None:
         return Sentence(words, None)
     if not isinstance(tags, list) or not all(isinstance(tag, (str, int)) and tag != "" and is_text(str(tag)) for tag in tags):
-        raise UserError(f"{place}: expected a list of tags as {tag_column}.")
+        mend = " Give them, or leave such rows out with --on_error skip." if lacks_tags(tags) else ""
+        raise UserError(f"{place}: expected a list of tags as {tag_column}.{mend}")
     if len(tags) != len(words):
         raise UserError(f"{place}: has {len(words)} words and {len(tags)} tags.")
     return Sentence(words, [str(tag) for tag in tags])
@@ -207,14 +213,24 @@ def without_comments(groups: list[Group], width: int, path: Path) -> list[Group]
 def find_numbers(
     path: Path, width: int, words: str | None, tags: str | None, suffix: str, reading: Reading, *, labelled: bool
 ) -> tuple[int, int | None]:
-    """Numbers, from 0, of the columns of words and tags; None for tags that are not there and need not be: of such a file --columns
-    may name that of the tags, too."""
+    """Numbers, from 0, of the columns of words and tags in a file of `width` columns; None for tags that are not there and need not
+    be: of such a file --columns may name that of the tags, too."""
     if not width or (width == 1 and not labelled):
         return 0, None
     num_columns = len(reading.names) or width
-    lacks_one = not labelled and width == num_columns - 1
-    if width != num_columns and not lacks_one:
+    file_lacks_tags = not labelled and width == num_columns - 1
+    if width != num_columns and not file_lacks_tags:
         raise UserError(f"{path}: has {width} columns, but --columns names {num_columns}.")
+    needed = labelled or file_lacks_tags
+    word_column, tag_column = numbers_asked_for(path, num_columns, words, tags, suffix, reading, tags_needed=needed)
+    return (word_column - (tag_column < word_column), None) if file_lacks_tags else (word_column, tag_column)
+
+
+def numbers_asked_for(
+    path: Path, num_columns: int, words: str | None, tags: str | None, suffix: str, reading: Reading, *, tags_needed: bool
+) -> tuple[int, int | None]:
+    """Numbers, from 0, of the columns of words and tags among so many; None for tags that are not needed, where their number is
+    beyond the last, or that of the words."""
 
     def number_of(asked: str, option: str) -> int:
         if asked in reading.names:
@@ -225,13 +241,12 @@ def find_numbers(
         raise UserError(f"{path}: no column {asked}; give {option} a number from 1 to {num_columns}{names}.")
 
     default_words, default_tags = ("2", "4") if suffix == CONLL_U else ("1", str(num_columns))
+    is_beyond = tags is not None and tags.isdecimal() and int(tags) > num_columns
     word_column = number_of(words or default_words, "--text")
-    is_there = not (tags and tags.isdecimal() and int(tags) > num_columns)
-    if not labelled and not lacks_one and not is_there:
-        return word_column, None
-    tag_column = number_of(tags or default_tags, "--label")
-    if tag_column == word_column:
-        if not labelled and not lacks_one:
-            return word_column, None
-        raise UserError(f"{path}: words and tags would be the same column, {word_column + 1} of {width}; give --label NUMBER.")
-    return (word_column - (tag_column < word_column), None) if lacks_one else (word_column, tag_column)
+    tag_column = None if is_beyond and not tags_needed else number_of(tags or default_tags, "--label")
+    if tag_column != word_column:
+        return word_column, tag_column
+    if tags_needed:
+        place = f"{word_column + 1} of {num_columns}"
+        raise UserError(f"{path}: words and tags would be the same column, {place}; give --label NUMBER.")
+    return word_column, None

@@ -15,6 +15,7 @@ from transformers import DataCollatorForTokenClassification, PreTrainedTokenizer
 
 from downstream.finetune_options import FinetuneOptions
 from downstream.held_out import draw_held_out, separate
+from downstream.labelled import HF
 from downstream.scores import is_constant, tag_scores
 from downstream.tag_schemes import OUTSIDE, classes_of, unify_schemes
 from downstream.tagged import Sentence, Tagged, has_rows, read_tagged
@@ -46,7 +47,7 @@ def build(options: FinetuneOptions, tokenizer: PreTrainedTokenizerBase, max_seq_
     if len(classes) < 2:
         quoted = parts["train"].reading.quote(classes)
         raise UserError(f"{options.train}: all words have the same tag ({quoted}); there is nothing to learn.")
-    print(f"{len(classes)} tags{', as IOB2' if entities else ''}")
+    tell_tags(classes, options.train, entities=entities)
     tell_unknown(parts, set(classes))
     features = {split: encode(part.sentences, tokenizer, max_seq_length) for split, part in parts.items()}
     if blank := [parts[split].source for split, found in features.items() if not found]:
@@ -112,6 +113,14 @@ def hold_out(train: Tagged, seed: int) -> dict[str, Tagged]:
     chosen = draw_held_out(len(train.sentences), seed, train.source, "sentences")
     sentences = separate(train.sentences, (number in chosen for number in range(len(train.sentences))))
     return {split: train._replace(sentences=found) for split, found in sentences.items()}
+
+
+def tell_tags(classes: list[str], train: str, *, entities: bool) -> None:
+    """train: as given by --train, where numbers may stand for the names of tags."""
+    print(f"{len(classes)} tags{', as IOB2' if entities else '; they mark no entities, so they are scored by accuracy over words'}")
+    if not entities and all(map(str.isdecimal, classes)):
+        where = "give hf:NAME, which reads a dataset with its names, or write them" if not train.startswith(HF) else "write them"
+        print(f"{train}: all tags are numbers. If they stand for names such as B-PER, {where} in place of the numbers.")
 
 
 def tell_unknown(parts: dict[str, Tagged], classes: set[str]) -> None:

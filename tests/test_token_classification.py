@@ -255,7 +255,7 @@ def test_columns_may_name_the_tags_that_a_test_lacks(tmp_path, capsys):
     assert f"{tmp_path}/pairs.txt: no tags in the column t; it gets predictions, but no figures" in capsys.readouterr().out
     with pytest.raises(UserError, match="has 2 columns, but --columns names 4"):
         read(tmp_path / "pairs.txt", reading=Reading(["w", "l", "p", "t"]), labelled=False)
-    with pytest.raises(UserError, match="words and tags would be the same column"):
+    with pytest.raises(UserError, match="words and tags would be the same column, 3 of 3"):
         read(tmp_path / "pairs.txt", "3", "3", reading=Reading(["w", "l", "p"]), labelled=False)
     with pytest.raises(UserError, match=r"several columns have the same name \(w\)"):
         read(tmp_path / "pairs.txt", reading=Reading(["w", "w"]))
@@ -278,6 +278,30 @@ def test_a_test_has_tags_in_all_rows_or_in_none_and_words_in_all(tmp_path, capsy
         read(rows, labelled=False)
     assert [each.words for each in read(rows).sentences] == [["a"], ["b"]]
     assert f"{path}: 1 rows without words left out" in capsys.readouterr().out
+
+
+def test_rows_without_tags_are_left_out_on_request(tmp_path, capsys):
+    path = write_rows(tmp_path / "rows.jsonl", [["a"], ["O"]], [["b"], None], [["c"], [None]], [[], []], [["d"], ["O"]])
+    with pytest.raises(UserError, match="row 2: expected a list of tags as tags. Give them, or .*--on_error skip"):
+        read(path)
+    assert [each.words for each in read(path, reading=Reading(on_error="skip")).sentences] == [["a"], ["d"]]
+    told = capsys.readouterr().out
+    assert f"{path}: 2 rows without tags left out" in told
+    assert f"{path}: 1 rows without words left out" in told
+
+
+@pytest.mark.parametrize(("tags", "kind"), [("0 1 2", "numbers"), ("NN VB 2", "names"), ("O B-X I-X", "entities")])
+def test_tags_that_mark_no_entities_are_told_and_numbers_most_of_all(model, tags, kind, tmp_path, capsys):
+    rows = [{"tokens": tags.split(), "tags": [int(tag) if tag.isdecimal() else tag for tag in tags.split()]}] * 20
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Dataset.from_list([row | {"tags": tags.split()} for row in rows]).to_parquet(tmp_path / "set" / "train.parquet")
+    chain = transformers.AutoTokenizer.from_pretrained(model)
+    for train, mend in ((str(tmp_path / "rows.jsonl"), "B-PER, give hf:NAME"), (f"hf:{tmp_path}/set", "B-PER, write them")):
+        options = FinetuneOptions(model=model, task="token_classification", output=tmp_path / "out", train=train)
+        next(build(options, chain, 64, False))
+        printed = capsys.readouterr().out
+        assert ("3 tags; they mark no entities, so they are scored by accuracy over words" in printed) is (kind != "entities")
+        assert (f"{train}: all tags are numbers. If they stand for names such as {mend}" in printed) is (kind == "numbers")
 
 
 def test_a_line_without_its_tag_is_named_or_its_sentence_left_out(tmp_path, capsys):
