@@ -89,17 +89,20 @@ def test_a_model_learns_to_answer_across_windows_and_answers_by_the_lines_of_the
     assert capsys.readouterr().out == "three billion\n"
 
 
-def test_the_threshold_of_validation_decides_which_questions_have_no_answer(model, tmp_path):
+def test_the_threshold_of_validation_decides_which_questions_have_no_answer_here_and_in_the_readme(
+    model, tmp_path, monkeypatch, capsys
+):
     contents = {
         "train": squad(100, 0, impossible=0.4),
         "validation": squad(30, 1, impossible=0.4),
         "test": squad(30, 2, impossible=0.4),
     }
+    out = tmp_path / "work" / "answers"
     files = {name: write(tmp_path / f"{name}.json", content) for name, content in contents.items()}
-    finetune(FinetuneOptions(model=model, task="question_answering", output=tmp_path / "out", **files, **QUICK))
-    scores = json.loads((tmp_path / "out" / "results.json").read_text())["kept_scores"]
+    finetune(FinetuneOptions(model=model, task="question_answering", output=out, **files, **QUICK))
+    scores = json.loads((out / "results.json").read_text())["kept_scores"]
     assert scores["test"]["na_threshold"] == scores["validation"]["na_threshold"]
-    answers, na_prob = (json.loads((tmp_path / "out" / f"{name}_test.json").read_text()) for name in ("predictions", "na_prob"))
+    answers, na_prob = (json.loads((out / f"{name}_test.json").read_text()) for name in ("predictions", "na_prob"))
     golds = golds_of(contents["test"])
     assert list(answers) == list(na_prob) == list(golds)
     assert all((na_prob[name] > scores["test"]["na_threshold"]) == (answer == "") for name, answer in answers.items())
@@ -107,7 +110,15 @@ def test_the_threshold_of_validation_decides_which_questions_have_no_answer(mode
     assert scores["test"]["exact_match"] == pytest.approx(np.mean(right))
     assert scores["test"]["score"] == scores["test"]["f1"] > 0.85
     assert 0 < sum(answer == "" for answer in answers.values()) < 30
-    check_output_folder(tmp_path / "out", RESULTS, "fine-tuned model", CONTENT)  # may be replaced
+    check_output_folder(out, RESULTS, "fine-tuned model", CONTENT)  # may be replaced
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    (lines,), sentence = python_of("Answers to questions"), "The budget is three billion. "
+    assert sentence in lines
+    for text, answer in ((lines, "three billion"), (lines.replace(sentence, ""), "no answer")):
+        exec(text, found := {})
+        assert capsys.readouterr().out == f"{answer}\n"
+        assert (found["na_prob"] > scores["validation"]["na_threshold"]) is (answer == "no answer")
 
 
 def test_a_folder_that_was_fine_tuned_for_three_classes_or_a_number_learns_to_answer(model, tmp_path):
