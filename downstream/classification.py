@@ -93,10 +93,7 @@ def find_targets(name: str, parts: dict[str, Labelled], *, regression: bool) -> 
         return Targets({split: to_numbers(labels, parts[split]) for split, labels in labelled.items()}, None)
     classes = sorted(set(labelled["train"]), key=in_order)
     number_of = number_classes(classes, labelled, parts)
-    f1 = "f1 is that of the second" if len(classes) == 2 else "f1 is the mean over them"
-    if is_minus_one_among_whole_numbers(classes):
-        print(f"{parts['train'].source}: one class is -1. If it stands for no label, empty it and give --on_error skip.")
-    print(f"{name and f'{name}: '}{len(classes)} classes ({parts['train'].reading.quote(classes)}); {f1}")
+    tell_classes(name, classes, parts["train"])
     return Targets({split: [number_of[label] for label in labels] for split, labels in labelled.items()}, classes)
 
 
@@ -147,10 +144,14 @@ def number_classes(classes: list[str], labelled: dict[str, list[str]], parts: di
     return {label: number for number, label in enumerate(classes)}
 
 
-def is_minus_one_among_whole_numbers(classes: list[str]) -> bool:
-    """The others not below 0: then it may be the sign of a missing label, as in the datasets of SNLI and GLUE."""
+def tell_classes(name: str, classes: list[str], train: Labelled) -> None:
+    """Which there are, which of them F1 is of, and that -1, beside whole numbers from 0, may be the sign of a missing label, as in
+    the datasets of SNLI and GLUE."""
+    f1 = "f1 is that of the second" if len(classes) == 2 else "f1 is the mean over them"
+    print(f"{name and f'{name}: '}{len(classes)} classes ({train.reading.quote(classes)}); {f1}")
     values = [as_decimal(label) for label in classes]
-    return values[0] == -1 and all(value is not None and value == value.to_integral_value() for value in values)
+    if values[0] == -1 and all(value is not None and value == value.to_integral_value() for value in values):
+        print(f"{train.source}: one class is -1. If it stands for no label, empty it there and give --on_error skip.")
 
 
 def tell_numbers(train: Labelled) -> None:
