@@ -62,9 +62,9 @@ class FinetuneOptions:
     columns: list[str] = field(default_factory=list)
     """Names of the columns of .tsv and .csv files without a header line, and of CoNLL files."""
     on_error: Literal["stop", "skip"] = "stop"
-    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header, but not of --test, whose
-    predictions go by the number of the row; sentences of a CoNLL file with such lines; questions for training whose answer is not
-    at answer_start. It counts them."""
+    """`skip` leaves out rows of a .tsv or .csv file with another number of columns than its header or misplaced quotes, and rows
+    without a label or tags, but not of --test, whose predictions go by the number of the row; sentences of a CoNLL file with such
+    lines; questions for training whose answer is not at answer_start. It counts them."""
     num_seeds: int = 1
     """Runs with seeds of their own (head, order, dropout); several give a mean and a standard deviation."""
     seed: int = 0
