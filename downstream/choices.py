@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from downstream.labelled import Reading, read_file
-from downstream.text_files import is_text, kind_of, read_json
+from downstream.labelled import read_file
+from downstream.text_files import Reading, is_text, kind_of, read_json
 from tokenizer.errors import UserError
 from tokenizer.files import sha256_of_files
 from tokenizer.input_records import record_file

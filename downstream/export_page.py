@@ -17,7 +17,7 @@ from tokenizer.page import card, page, safe
 from tokenizer.printable import printable
 
 if TYPE_CHECKING:
-    from downstream.inspect_export import Guess, Reading
+    from downstream.inspect_export import Guess, ReadText
 
 LEVELS = 16
 LONGEST = 64
@@ -41,7 +41,7 @@ details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}details summary~*{
 """
 
 
-def build_export_page(folder: Path, about: str, readings: Sequence[Reading]) -> str:
+def build_export_page(folder: Path, about: str, readings: Sequence[ReadText]) -> str:
     """The page as text. Whatever paths, texts and pieces hold is escaped."""
     title = f"Model in {printable(folder)}"
     body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{safe(about)}</p>']
@@ -50,7 +50,7 @@ def build_export_page(folder: Path, about: str, readings: Sequence[Reading]) -> 
     return page(title, body, STYLE)
 
 
-def show_pieces(reading: Reading) -> str:
+def show_pieces(reading: ReadText) -> str:
     """The text in pieces, over each mask its likeliest filling."""
     shown, guesses = [], dict(zip(reading.masks, reading.guesses, strict=True))
     for place, piece in enumerate(reading.pieces):
@@ -61,7 +61,7 @@ def show_pieces(reading: Reading) -> str:
     return f'<article class="card instance"><p dir="auto">{" ".join(shown)}</p></article>'
 
 
-def fillings(reading: Reading) -> Iterable[str]:
+def fillings(reading: ReadText) -> Iterable[str]:
     """A card with bars for each mask."""
     if reading.masks:
         cards = (
@@ -80,7 +80,7 @@ def bars(guesses: Sequence[Guess]) -> str:
     return f'<dl class="bars">{rows}</dl>'
 
 
-def attention(reading: Reading, number: int) -> Iterable[str]:
+def attention(reading: ReadText, number: int) -> Iterable[str]:
     """All heads of all layers at a glance, then layer by layer with the pieces as labels. number: of the text on the page."""
     _, num_heads, num_pieces, _ = reading.attention_LHNN.shape
     yield '<h3 class="attention">Attention</h3>'

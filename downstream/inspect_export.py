@@ -27,7 +27,7 @@ class Guess(NamedTuple):
     probability: float
 
 
-class Reading(NamedTuple):
+class ReadText(NamedTuple):
     """A text as the model reads it."""
 
     text: str
@@ -85,7 +85,7 @@ def load_export(folder: Path) -> Export:
     return Export(folder, model.eval(), tokenizer, not any(name.startswith("predictions.") for name in lacking))
 
 
-def read_text(export: Export, text: str) -> Reading:
+def read_text(export: Export, text: str) -> ReadText:
     """Raises as `inspect_export`."""
     import torch
 
@@ -113,10 +113,10 @@ def read_text(export: Export, text: str) -> Reading:
         )
     ]
     attention = torch.cat(output.attentions).numpy()
-    return Reading(text, export.tokenizer.convert_ids_to_tokens(ids), masks, guesses, attention)
+    return ReadText(text, export.tokenizer.convert_ids_to_tokens(ids), masks, guesses, attention)
 
 
-def print_reading(reading: Reading) -> None:
+def print_reading(reading: ReadText) -> None:
     console = Console(highlight=False)
     wrap = {"soft_wrap": not console.is_terminal}
     console.print(Text(printable(reading.text), "bold"), **wrap)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from downstream.labelled import TABLES, TEXTS, Reading, read_file
+from downstream.labelled import TABLES, TEXTS, read_file
 from downstream.page_encoding import decode_page
-from downstream.text_files import is_text, kind_of
+from downstream.text_files import Reading, is_text, kind_of
 from tokenizer.corpus import read_documents
 from tokenizer.errors import UserError
 from tokenizer.faults import Faults
@@ -59,7 +59,7 @@ def read_source(source: str, *, private: bool) -> Iterator[Page]:
         title, text = read_html(decode_page(source))
         yield Page(title or source, text)
     elif kind_of(Path(source)) in (*TABLES, ".jsonl"):
-        for number, row in enumerate(read_file(Path(source), Reading(private=private)), 1):
+        for number, row in enumerate(read_file(Path(source), Reading(on_error="mend", private=private)), 1):
             yield page_of(row, f"{source}, row {number}", private=private)
     else:
         for document in read_documents([source], faults=Faults(private=private)):

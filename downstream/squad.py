@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from downstream.labelled import Reading
-from downstream.text_files import is_text, kind_of, read_json
+from downstream.text_files import Reading, is_text, kind_of, read_json
 from tokenizer.errors import UserError
 from tokenizer.input_records import record_file
 from tokenizer.provenance import Record

@@ -93,6 +93,12 @@ def test_pages_come_from_every_kind_of_file(pages):
     assert found[3].text == "Roads and bridges.\nThey are old."
 
 
+def test_a_broken_table_of_pages_is_to_be_mended(tmp_path):
+    (tmp_path / "pages.tsv").write_text("name\ttext\na\tb\tc\n")
+    with pytest.raises(UserError, match=r"pages.tsv, line 2: has 3 columns, expected 2 .* Mend it\.$"):
+        read_pages([str(tmp_path / "pages.tsv")], private=False)
+
+
 def test_a_page_says_its_encoding_or_is_utf_8(tmp_path):
     path = tmp_path / "page.html"
     for encoding, declared in (("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("windows-1251", '<meta charset="windows-1251">')):
