@@ -237,6 +237,7 @@ def test_the_watch_names_a_plateau_but_no_progress_no_low_loss_and_nothing_in_th
     noise = np.random.default_rng(0).normal(0, 0.05, 60)
     assert [kind for _, kind in see(watch(), list(7.0 + noise))] == ["plateau"]
     assert see(watch(), list(np.linspace(10, 6.3, 60) + noise)) == []
+    assert see(watch(), list(0.87 * 7.0 + noise)) == []  # less than without context
     assert see(watch(), list(4.0 + noise)) == []  # far below the entropy, a flat loss is a trained model's
     assert see(watch(warmup_steps=290), list(7.0 + noise)) == []
     assert [kind for _, kind in see(watch(every=25), [7.0] * 60, every=25)] == ["plateau"]  # few lines take longer
