@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.config import RunConfig
-from pretrain.metrics_file import read_records, truncate_after
+from pretrain.metrics_file import truncate_after
 from pretrain.watch import Watch
 from tokenizer.errors import UserError
 
@@ -46,10 +46,10 @@ class MetricsLog:
 
     def open_after(self, step: int) -> None:
         """Go on behind the records up to `step`, which the watch sees again."""
-        truncate_after(self.path, step)
+        kept = truncate_after(self.path, step)
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
         self.watch = Watch(self.config, self.unigram_entropy)
-        for record in read_records(self.path):
+        for record in kept:
             if record["event"] == "train" and isinstance(record.get("mlm_loss"), float):
                 self.watch.see(record)
 

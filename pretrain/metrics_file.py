@@ -40,12 +40,13 @@ def is_step(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 53
 
 
-def truncate_after(path: Path, step: int) -> None:
+def truncate_after(path: Path, step: int) -> list[dict[str, Any]]:
     """Drop records after `step`, which a run that was killed wrote beyond its last checkpoint, and lines that are no records, which
-    is told but for a half-written last one."""
+    is told but for a half-written last one; the others."""
     records = list(read_records(path))
     if num_odd := records.count(None):
         print(f"{path}: {num_odd:,} damaged line(s) dropped")
-    kept = (record for record in records if record is not None and record["step"] <= step)
+    kept = [record for record in records if record is not None and record["step"] <= step]
     if path.exists():
         write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
+    return kept
