@@ -141,6 +141,7 @@ def test_a_network_that_is_cut_between_the_nodes_of_a_job_is_found_and_the_job_g
     """Slurm itself reaches both all the time."""
     run_folder = tmp_path / "run"
     job = begin(run_folder, *LONG, until_step=20)
+    slurm.wait_for(lambda: records(run_folder)[-1]["step"] >= 22, 60)  # what hangs while it saves is given ten times as long
     slurm.cut()
     cut_at = time.monotonic()
     try:

@@ -131,7 +131,7 @@ def test_a_signal_in_the_pause_before_a_restart_ends_with_code_3(small_config, s
 WATCHED = """
 import sys, time
 from pretrain.watchdog import Watchdog
-watchdog = Watchdog(0.4, lambda what: print("told:", what, flush=True))
+watchdog = Watchdog(1.0, lambda what: print("told:", what, flush=True))
 {body}
 print("alive")
 """
@@ -141,14 +141,14 @@ print("alive")
     ("body", "code"),
     [
         ("watchdog.beat('dancing'); time.sleep(5)", 1),
-        ("[(watchdog.beat('dancing'), time.sleep(0.2)) for _ in range(8)]", 0),
-        ("watchdog.beat('saving', 10); time.sleep(1.5)", 0),
+        ("[(watchdog.beat('dancing'), time.sleep(0.5)) for _ in range(4)]", 0),
+        ("watchdog.beat('saving', 10); time.sleep(2.5)", 0),
         # nothing is hung that takes less than three times the longest before
-        ("watchdog.beat('dancing'); time.sleep(0.39); watchdog.beat('dancing'); time.sleep(1.0)", 0),
-        ("time.sleep(1.5)", 0),  # starting
+        ("watchdog.beat('dancing'); time.sleep(0.75); watchdog.beat('dancing'); time.sleep(1.75)", 0),
+        ("time.sleep(2.5)", 0),  # starting
         # nor if the longest came where more was allowed, as in the first step
-        ("watchdog.beat('dancing', 10); time.sleep(0.5); watchdog.beat('dancing'); time.sleep(1.2)", 0),
-        ("watchdog.beat('dancing'); watchdog.close(); time.sleep(1.5)", 0),
+        ("watchdog.beat('dancing', 10); time.sleep(1.25); watchdog.beat('dancing'); time.sleep(3)", 0),
+        ("watchdog.beat('dancing'); watchdog.close(); time.sleep(2.5)", 0),
     ],
 )
 def test_what_is_taken_for_hung(body, code):
