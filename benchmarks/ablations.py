@@ -25,9 +25,10 @@ from benchmarks.ablation_jobs import ALBERT, Ended, Job, fault_of, run_jobs
 from benchmarks.ablation_plan import Plan
 from benchmarks.ablation_report import write_report
 from benchmarks.ablation_rows import CONFIGS, DATA, TABLES, Row
+from benchmarks.work_folder import bind
 from tokenizer.device import choose_device
 from tokenizer.errors import UserError
-from tokenizer.files import as_user_error, write_json
+from tokenizer.files import as_user_error
 
 BUNDLED = Path(__file__).parent.parent / "data_prep" / "bundled" / "sotu_1961_2026.txt.gz"
 PREPARE = ["--max_seq_length", "128", "--validation_fraction", "0.04", "--dedup", "exact"]
@@ -156,7 +157,8 @@ def prepare(plan: Plan, options: argparse.Namespace) -> None:
         if names:
             raise UserError(f"{plan.work}: there is no data in it ({', '.join(names)}), so nothing to report on. See --work.")
         return
-    check_corpus(plan.work / "corpus.json", options)
+    corpus = {"input": [Path(name).name for name in options.input]}  # a file is known by its name
+    bind(plan.work / "corpus.json", corpus | {name: getattr(options, name) for name in ("vocab_size", "dupe_factor")})
     if not (tokenizer / "manifest.json").exists() and any("--mask_unit" not in DATA[name] for name in names):
         where = ["--input", *options.input, "--output", str(tokenizer)]
         make(plan, "tokenizer", ["tokenizer", *where, "--vocab_size", str(options.vocab_size)])
@@ -168,17 +170,6 @@ def prepare(plan: Plan, options: argparse.Namespace) -> None:
         else:
             source = ["--input", *options.input, "--tokenizer", str(tokenizer), "--dupe_factor", str(options.dupe_factor), *PREPARE]
         make(plan, f"data-{name}", ["prepare", *source, *changes])
-
-
-def check_corpus(path: Path, options: argparse.Namespace) -> None:
-    """Write down what the data is made of. Raise a UserError if that was something else; a file is known by its name."""
-    names = [Path(name).name for name in options.input]
-    corpus = {"input": names, "vocab_size": options.vocab_size, "dupe_factor": options.dupe_factor}
-    former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else corpus
-    if former != corpus:
-        raise UserError(f"{path.parent}: its data was made of another corpus ({former}). Choose another --work.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, corpus)
 
 
 def make(plan: Plan, name: str, arguments: list[str]) -> None:

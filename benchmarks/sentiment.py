@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablation_jobs import ALBERT, Job, fault_of, run_jobs
+from benchmarks.work_folder import bind
 from pretrain.config_file import load_config
-from tokenizer.files import write_json
+from tokenizer.errors import UserError
+from tokenizer.files import as_user_error, write_json
 
 ROOT = Path(__file__).parent.parent
 OBJECTIVES = {
@@ -63,12 +65,22 @@ def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 
 
 def main(words: Sequence[str]) -> int:
-    arguments, of_launch = parse_arguments(words)
+    """The exit code: 0 done, 2 something to mend."""
+    try:
+        experiment(*parse_arguments(words))
+    except (UserError, OSError) as error:
+        print(f"sentiment: {as_user_error(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def experiment(arguments: argparse.Namespace, of_launch: list[str]) -> None:
     work = arguments.work
     if absent := [str(path) for path in (*labelled_files(arguments).values(), arguments.config) if not path.is_file()]:
-        raise SystemExit(f"not there: {', '.join(absent)}")
-    work.mkdir(parents=True, exist_ok=True)
-    settle(work / "settings.json", arguments, of_launch)
+        raise UserError(f"not there: {', '.join(absent)}")
+    settings = {name: os.path.abspath(getattr(arguments, name)) for name in ("input", "labelled", "config")}
+    settings |= {name: getattr(arguments, name) for name in ("steps", "vocab_size", "dupe_factor")} | {"of_launch": of_launch}
+    bind(work / "settings.json", settings)
     objectives = {name: options for name, options in OBJECTIVES.items() if name in arguments.arms}
     if arguments.train_rows:
         draw_rows(arguments)
@@ -105,18 +117,6 @@ def main(words: Sequence[str]) -> int:
     results = {arm: best_rate(arguments, arm) for arm in arguments.arms}
     write_json(work / f"results_{rows_and_epochs(arguments)}.json", results)
     print_table(results, naive_bayes(arguments), dict(zip(objectives, held_out(comparison), strict=True)))
-    return 0
-
-
-def settle(path: Path, arguments: argparse.Namespace, of_launch: list[str]) -> None:
-    """Write down what the work folder is made with; end the program if it was made with something else."""
-    settings = {name: os.path.abspath(getattr(arguments, name)) for name in ("input", "labelled", "config")}
-    settings |= {name: getattr(arguments, name) for name in ("steps", "vocab_size", "dupe_factor")} | {"of_launch": of_launch}
-    if path.exists():
-        former = json.loads(path.read_text(encoding="utf-8"))
-        if changed := [name for name in settings | former if settings.get(name) != former.get(name)]:
-            raise SystemExit(f"{path.parent} was made with other arguments ({', '.join(changed)}). Choose another --work.")
-    write_json(path, settings)
 
 
 def job(work: Path, name: str, *command: object) -> Job:
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace, jobs: list[Job], at_once: int | None = No
     """All of them, `--jobs` at once; one that fails ends the program when all have ended."""
     ended = run_jobs(jobs, at_once or arguments.jobs, lambda each: print(f"{each.job.name}: exit code {each.code}", flush=True))
     if faults := [f"{each.job.name}: {fault_of(each)}" for each in ended if each.code]:
-        raise SystemExit("\n".join(faults))
+        raise UserError("\n".join(faults))
 
 
 def finetune(arguments: argparse.Namespace, arm: str, rate: float) -> Job:

@@ -150,7 +150,7 @@ def tell_classes(name: str, classes: list[str], train: Labelled) -> None:
     f1 = "f1 is that of the second" if len(classes) == 2 else "f1 is the mean over them"
     print(f"{name and f'{name}: '}{len(classes)} classes ({train.reading.quote(classes)}); {f1}")
     values = [as_decimal(label) for label in classes]
-    if values[0] == -1 and all(value is not None and value == value.to_integral_value() for value in values):
+    if values[0] == -1 and are_whole(values):
         print(f"{train.source}: one class is -1. If it stands for no label, empty it there and give --on_error skip.")
 
 
@@ -163,7 +163,7 @@ def tell_numbers(train: Labelled) -> None:
     labels = train.labels()
     different = sorted(set(labels), key=in_order)
     values = [as_decimal(label) for label in different]
-    if any(value is None for value in values) or all(value == value.to_integral_value() for value in values):
+    if None in values or are_whole(values):
         return
     told = f"{train.source}: the labels are numbers ({train.reading.quote(different)})"
     if len(different) > len(labels) / 2:
@@ -199,6 +199,10 @@ def in_order(label: str) -> tuple[bool, Decimal, str]:
     """Numbers by their value, before all else; then by how they are written."""
     number = as_decimal(label)
     return number is None, number or Decimal(0), label
+
+
+def are_whole(values: list[Decimal | None]) -> bool:
+    return all(value is not None and value == value.to_integral_value() for value in values)
 
 
 def as_decimal(label: str) -> Decimal | None:

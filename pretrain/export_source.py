@@ -53,8 +53,10 @@ def read_source(checkpoints: Path, which: str, num: int, keep_last: int) -> Sour
     """
     for _ in range(TRIES):
         try:
+            neighbours = list(
+                islice(newest_first(checkpoints), keep_last)
+            )  # listed before the choice: later ones are no neighbours
             newest = choose_checkpoint(checkpoints, which, read_checkpoint)
-            neighbours = islice(newest_first(checkpoints), keep_last)
             before = (folder for folder in neighbours if step_of(folder) < newest.state["step"])
             return mean_of(newest, good_checkpoints(before, read_checkpoint), num)
         except DeletedMeanwhile as deleted:

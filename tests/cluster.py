@@ -98,7 +98,7 @@ class Cluster(Pair):
         (self.folder / "hosts").write_text("\n".join(lines) + "\n")
         self.hostfile.write_text("".join(f"{node.name} slots=1\n" for node in self.nodes))
         options = [f"Port {PORT}", f"IdentityFile {self.folder}/id", "StrictHostKeyChecking no", "UserKnownHostsFile /dev/null"]
-        (self.folder / "ssh_config").write_text("\n".join(["Host *", *options, "ConnectTimeout 5", "LogLevel ERROR"]) + "\n")
+        (self.folder / "ssh_config").write_text("\n".join(["Host *", *options, "ConnectTimeout 10", "LogLevel ERROR"]) + "\n")
         for node in self.nodes:
             call("ip", "netns", "add", node.name)
         call("ip", "link", "add", f"v{self.a.name}", "type", "veth", "peer", "name", f"v{self.b.name}")
@@ -123,7 +123,7 @@ class Cluster(Pair):
         node.holder = subprocess.Popen(
             ["ip", "netns", "exec", node.name, *unshare], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         ssh = ["ssh", "-F", str(self.folder / "ssh_config"), node.address, "true"]
         while subprocess.run(["ip", "netns", "exec", self.a.name, *ssh], capture_output=True).returncode:
             assert time.monotonic() < deadline, f"{node.name} does not come up"

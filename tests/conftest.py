@@ -16,6 +16,10 @@ ALBERT = Path(sys.executable).with_name("albert")
 
 # Here and not in a fixture: the libraries look when they are imported.
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+# Cores of their own for tests side by side: threads of OpenMP that share one wait for each other in a loop.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 # In the background of a script SIGINT is ignored, and would be by all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -24,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def albert():
     """Run `albert ...`, wait, and return the finished process with its output; the exit code must be `code`."""
 
-    def run(*arguments: object, code: int = 0, timeout: int = 180, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, code: int = 0, timeout: int = 600, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [str(ALBERT), *map(str, arguments)]
         pipes = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
         finished = subprocess.run(command, timeout=timeout, env=os.environ | environment, **pipes)

@@ -1,6 +1,7 @@
 """Small runs through `albert launch` for tests: the config, and what a run left behind."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -29,6 +30,9 @@ supervision: {max_restarts: 0}
 LONG = ("--training.steps", 60, "--schedule.total_steps", 100, "--training.validate_every_n_steps", 100)
 LONG += ("--checkpoint.every_n_steps", 20)
 """Steps enough for something to happen meanwhile."""
+FAULTS = str(Path(__file__).parent / "faults")
+SLOW = {"PYTHONPATH": FAULTS, "SLOW_STEP": "0.15"}
+"""An environment in which a step of two processes takes a third of a second, and comes to the same."""
 
 
 def tensors(run_folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
@@ -37,7 +41,7 @@ def tensors(run_folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
 
 
 def records(run_folder: Path, event: str = "train") -> list[dict]:
-    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+    lines = (run_folder / "metrics.jsonl").read_text().split("\n")[:-1]  # without one that is being written
     return [record for record in map(json.loads, lines) if record["event"] == event]
 
 
@@ -61,14 +65,16 @@ def figures(run_folder: Path, *keys: str) -> list[list[float]]:
     return [[record[key] for key in keys] for record in records(run_folder)]
 
 
-def start(config: Path, data: Path, run_folder: Path, *overrides: object, num_procs: int = 2) -> subprocess.Popen:
+def start(
+    config: Path, data: Path, run_folder: Path, *overrides: object, num_procs: int = 2, **environment: str
+) -> subprocess.Popen:
     """`albert launch` in the background."""
     where = ("--config", config, "--data", data, "--output", run_folder, "--num_procs", num_procs)
     command = [str(part) for part in (ALBERT, "launch", *where, *overrides)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -14,7 +14,7 @@ from cluster import Node, Pair, call
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2", "util-linux")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "munged", "ip", "unshare", "nsenter")
-SECONDS_TO_DOWN = 10
+SECONDS_TO_DOWN = 15
 """Without an answer, after which slurmctld takes a node for lost (SlurmdTimeout)."""
 
 
@@ -136,7 +136,7 @@ class Slurm(Pair):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert finished.returncode == code, f"{command}: {finished.returncode}\n{finished.stdout}{finished.stderr}"
         return finished.stdout + finished.stderr
@@ -148,7 +148,7 @@ class Slurm(Pair):
 
     def wait_for_nodes(self) -> None:
         """Until both nodes are free."""
-        self.wait_for(lambda: self.run("sinfo", "--noheader", "--states=idle", "--format=%D").strip() == "2", 60)
+        self.wait_for(lambda: self.run("sinfo", "--noheader", "--states=idle", "--format=%D").strip() == "2", 180)
 
     def state(self, job: str) -> str:
         return self.show(job, "JobState")
@@ -161,7 +161,7 @@ class Slurm(Pair):
 
     def begin_again_now(self, job: str) -> None:
         """A requeued job without the two minutes that Slurm has it wait."""
-        self.wait_for(lambda: self.state(job) == "PENDING", 60)
+        self.wait_for(lambda: self.state(job) == "PENDING", 180)
         time.sleep(2)  # within the second of its requeue: "Killing non-startable batch job: Job credential revoked"
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +19,12 @@ import torch
 import yaml
 from conftest import ALBERT
 from models import random_model
-from runs import CONFIG, start, wait_for
+from runs import CONFIG, SLOW, start, wait_for
 from safetensors.numpy import load_file, save_file
 
 from data_prep.schema import manifest_sha256, read_manifest
 from pretrain.checkpoint import delete_old_checkpoints, list_checkpoints, snapshot, write_checkpoint
+from pretrain.checkpoint_choice import choose_checkpoint
 from pretrain.config import RunConfig
 from pretrain.config_file import load_config, to_plain
 from pretrain.data import collate, open_split
@@ -267,11 +269,25 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read_is_no_fault_of_the_run(ru
     assert "damaged" not in capsys.readouterr().out
 
 
+def test_a_checkpoint_that_comes_between_the_choice_and_the_mean_pushes_no_neighbour_out(run, tmp_path, monkeypatch):
+    """keep_last is 2: the run keeps step 8 and the chosen step 6, and has not yet deleted step 4."""
+    config, checkpoints = load_config(run / "config.yaml"), tmp_path / "checkpoints"
+    shutil.copytree(run / "checkpoints", checkpoints)
+
+    def choose(*arguments):
+        chosen = choose_checkpoint(*arguments)
+        save_step(tmp_path, config, 8)
+        return chosen
+
+    monkeypatch.setattr("pretrain.export_source.choose_checkpoint", choose)
+    assert list(read_source(checkpoints, "last", 2, 2).checkpoints) == ["step-6", "step-4"]
+
+
 def test_a_run_that_goes_on_training_and_deleting_is_exported(small_config, data, tmp_path):
     run = tmp_path / "run"
     often = ("--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 2, "--model.max_position_embeddings", 64)
     long = ("--training.steps", 5000, "--schedule.total_steps", 5000, "--training.validate_every_n_steps", 5000)
-    process = start(small_config, data, run, *often, *long, num_procs=1)
+    process = start(small_config, data, run, *often, *long, num_procs=1, **SLOW)
     try:
         wait_for(lambda: len(list_checkpoints(run / "checkpoints")) >= 2, process)
         first = export(ExportOptions(run=run, output=tmp_path / "hf", average=2))["step"]
@@ -387,12 +403,18 @@ def test_options_that_cannot_be_are_named(run, tmp_path, options, message):
 
 
 def test_kill_9_leaves_the_earlier_export_as_it_was(run, exported, tmp_path):
-    folder = shutil.copytree(exported, tmp_path / "hf")
+    folder = tmp_path / "hf"
     command = [ALBERT, "export", "--run", run, "--output", folder, "--checkpoint", "2"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: any(path.name.startswith(".hf.tmp-") for path in tmp_path.iterdir()), process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    for _ in range(5):  # an export that was done before it was killed is tried again
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(exported, folder)
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+        while process.poll() is None and not list(tmp_path.glob(".hf.tmp-*")):
+            time.sleep(0.002)
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            break
+    assert process.returncode == -signal.SIGKILL
     assert {path.name: sha256_of_files(path) for path in folder.iterdir() if path.is_file()} == {
         path.name: sha256_of_files(path) for path in exported.iterdir() if path.is_file()
     }

@@ -4,7 +4,7 @@ import json
 
 from runs import LONG, records, start, wait_for
 
-SECONDS = 3.0
+SECONDS = 10.0
 
 
 def state_of(run_folder):
@@ -19,12 +19,12 @@ def test_a_run_ends_by_time_counted_over_its_sessions(albert, small_config, synt
     process = start(small_config, synthetic, run_folder, *limited)
     wait_for(lambda: (run_folder / "metrics.jsonl").exists() and len(records(run_folder)) >= 5, process)
     (run_folder / "STOP").touch()
-    assert process.wait(60) == 3, process.stdout.read()
+    assert process.wait(180) == 3, process.stdout.read()
     stopped = state_of(run_folder)
     assert 0 < stopped["training_seconds"] < SECONDS
 
     process = start(small_config, synthetic, run_folder, *limited)
-    assert process.wait(60) == 0, process.stdout.read()
+    assert process.wait(180) == 0, process.stdout.read()
     ended, done = state_of(run_folder), json.loads((run_folder / "DONE").read_text())
     assert done == {"step": ended["step"], "training_hours": ended["training_seconds"] / 3600}
     trained, [_, last_validation] = records(run_folder), records(run_folder, "validation")

@@ -3,11 +3,10 @@
 import json
 import resource
 import subprocess
-from pathlib import Path
 
 import numpy as np
 from conftest import ALBERT
-from runs import figures, records
+from runs import FAULTS, figures, records
 
 AUTO = ["--training.micro_batch_size", "auto", "--training.steps", 3, "--training.validate_every_n_steps", 100]
 
@@ -55,13 +54,12 @@ def test_auto_stops_at_the_memory_there_is(small_config, synthetic, tmp_path):
         resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 
     command = [str(part) for part in (*command, "--num_procs", 1)]
-    finished = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=180)
+    finished = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
     assert 1 <= json.loads((tmp_path / "run" / "micro_batch_size.json").read_text())["micro_batch_size"] < 256
 
 
 def test_all_processes_take_what_fits_into_the_one_with_least_memory(launch, tmp_path):
-    faults = str(Path(__file__).parent / "faults")
-    launch(tmp_path / "run", *AUTO, *LARGE, PYTHONPATH=faults, LITTLE_MEMORY=str(2 << 30))
+    launch(tmp_path / "run", *AUTO, *LARGE, PYTHONPATH=FAULTS, LITTLE_MEMORY=str(2 << 30))
     assert 1 <= json.loads((tmp_path / "run" / "micro_batch_size.json").read_text())["micro_batch_size"] < 128
     assert len(records(tmp_path / "run")) == 3

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from prepared import BUNDLED, GOLDEN, hashes, options
-from runs import kill_with_workers, start, wait_for
+from runs import SLOW, kill_with_workers, start, wait_for
 
 from data_prep.prepare import prepare, shuffle_stage
 from data_prep.schema import read_manifest
@@ -176,7 +176,7 @@ def test_a_run_of_an_earlier_release_gets_a_record_when_it_goes_on(small_config,
 
 def test_a_killed_launch_has_no_end_and_the_next_one_is_a_session_of_its_own(small_config, synthetic, launch, tmp_path):
     run = tmp_path / "run"
-    process = start(small_config, synthetic, run, "--checkpoint.every_n_steps", 1, num_procs=1)
+    process = start(small_config, synthetic, run, "--checkpoint.every_n_steps", 1, num_procs=1, **SLOW)
     wait_for((run / "checkpoints" / "step-2").is_dir, process)
     kill_with_workers(process)
     launch(run, "--training.steps", 20, "--checkpoint.every_n_steps", 1, num_procs=1)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from runs import STEPS, assert_same_run, records, start, wait_for, workers
+from runs import SLOW, STEPS, assert_same_run, records, start, wait_for, workers
 from safetensors.torch import load_file
 
 from data_prep.schema import read_manifest
@@ -88,10 +89,12 @@ def killed_during_a_save(small_config: Path, synthetic: Path, tmp_path: Path, *o
         process = start(small_config, synthetic, checkpoints.parent, *overrides)
         wait_for((checkpoints / "step-3").is_dir, process)
         victims = workers(process)
-        wait_for(lambda where=checkpoints: any(where.glob(".step-*")), process)
+        done = checkpoints.parent / "DONE"
+        wait_for(lambda where=checkpoints, done=done: any(where.glob(".step-*")) or done.exists(), process)
         for victim in victims:
-            victim.kill()
-        code = process.wait(timeout=60)
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+        code = process.wait(timeout=120)
         if any(checkpoints.glob(".step-*")):
             assert code == 1
             return checkpoints.parent
@@ -138,13 +141,16 @@ def test_a_diverged_run_stops_with_code_4_and_keeps_its_last_good_checkpoint(lau
 
 
 def test_torchrun_and_a_plain_start_do_what_the_launcher_does(undisturbed, small_config, synthetic, tmp_path):
-    for name, starter in (("torchrun", ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]), ("plain", ["-m"])):
+    for name, starter in (
+        ("torchrun", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]),
+        ("plain", ["-m"]),
+    ):
         run_folder = tmp_path / name
         run_folder.mkdir()
         shutil.copy(undisturbed / "config.yaml", run_folder)
         command = [sys.executable, *starter, "pretrain", str(run_folder / "config.yaml")]
         threads = str(max(1, len(os.sched_getaffinity(0)) // 2))  # as `albert launch` sets them: sums are in the same order
-        subprocess.run(command, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": threads})
+        subprocess.run(command, check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": threads})
     assert_same_run(tmp_path / "torchrun", undisturbed)
     assert (tmp_path / "plain" / "DONE").exists()
     first, expected = (records(folder, "validation")[0]["mlm_loss"] for folder in (tmp_path / "plain", undisturbed))
@@ -192,12 +198,10 @@ def test_a_second_launch_is_refused_also_after_the_first_was_killed_and_left_its
 
 
 def test_a_second_signal_ends_at_once(small_config, synthetic, tmp_path):
-    process = start(
-        small_config, synthetic, tmp_path / "run", "--training.global_batch_size", "4000", "--model.num_hidden_layers", "40"
-    )
+    process = start(small_config, synthetic, tmp_path / "run", **SLOW | {"SLOW_STEP": "15"})
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and records(tmp_path / "run", "validation"), process)
-    time.sleep(1)  # into the first step, which takes many seconds and looks for STOP at its beginning
+    time.sleep(3)  # into the first step, which takes half a minute and looks for STOP at its beginning
     left = workers(process)
     process.send_signal(signal.SIGUSR1)
     wait_for(lambda: (tmp_path / "run" / "STOP").exists(), process)

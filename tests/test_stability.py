@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import STEPS, assert_same_run, figures, records, tensors
+from runs import FAULTS, STEPS, assert_same_run, figures, records, tensors
 from safetensors.torch import load_file
 from synthetic import write_synthetic_data
 
@@ -20,7 +20,6 @@ from pretrain.progress import Progress, Rollback, merged, read_rollbacks, sample
 from pretrain.sample_order import sample_rows
 from pretrain.watch import Watch
 
-FAULTS = str(Path(__file__).parent / "faults")
 BAD_STEP = 4
 EVERY_STEP = ["--checkpoint.every_n_steps", 1, "--checkpoint.keep_last", 20]
 

@@ -4,15 +4,13 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
-from runs import assert_same_run, records, start, wait_for, workers
+from runs import FAULTS, SLOW, assert_same_run, records, start, wait_for, workers
 
 from pretrain.report import newest_step
 
-FAULTS = str(Path(__file__).parent / "faults")
 SUPERVISED = ("--supervision.max_restarts", 2, "--supervision.watchdog_seconds", 4, "--checkpoint.every_n_steps", 2)
 
 
@@ -42,7 +40,7 @@ def test_a_start_that_comes_to_nothing_is_found_and_tried_again(undisturbed, sma
     process = start(small_config, synthetic, tmp_path / "run", *SUPERVISED)
     wait_for(lambda: bool(node_launchers(process)), process)
     node_launchers(process)[0].suspend()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "rank 0 did not start within 30 s\nrestart 1 in 5 s" in output
     assert_same_run(tmp_path / "run", undisturbed)
@@ -65,11 +63,11 @@ def test_a_run_that_loses_a_process_goes_on_by_itself_to_the_same_result(
     fault, reason, undisturbed, small_config, synthetic, tmp_path
 ):
     run_folder = tmp_path / "run"
-    process = start(small_config, synthetic, run_folder, *SUPERVISED)
+    process = start(small_config, synthetic, run_folder, *SUPERVISED, **SLOW)
     wait_for(lambda: newest_step(run_folder) >= 2, process)
     old = workers(process)
     fault(process)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert reason in output
     assert "restart 1 in 5 s" in output
@@ -116,7 +114,7 @@ def test_an_error_that_comes_back_with_the_same_words_is_not_tried_a_third_time(
 
 def test_a_signal_in_the_pause_before_a_restart_ends_with_code_3(small_config, synthetic, launch, undisturbed, tmp_path):
     run_folder = tmp_path / "run"
-    process = start(small_config, synthetic, run_folder, *SUPERVISED)
+    process = start(small_config, synthetic, run_folder, *SUPERVISED, **SLOW)
     wait_for(lambda: newest_step(run_folder) >= 2, process)
     kill_rank(process)
     next(line for line in process.stdout if "restart 1 in 5 s" in line)  # before that, the signal is answered with the crash

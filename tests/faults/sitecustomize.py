@@ -5,6 +5,7 @@ BAD_GRADIENT: the same, but the loss stays finite and one gradient becomes infin
 LOUD_INSTANCE: the same, but the loss is ten times what it should be.
 RUINED_WEIGHT: the forward pass, counted from 1, before which rank 1 finds a weight infinite that no loss depends on: the position
 embedding after the longest row.
+SLOW_STEP: seconds that a forward pass of the training takes longer, so that what is to happen in the midst of a run does.
 SLOW_WRITE: seconds that the disk takes for a checkpoint.
 DIES_AT: the training forward pass, counted from 1 in each start, before which rank 1 ends: by SIGKILL, or with DIES_BY=error by an
 exception.
@@ -53,6 +54,15 @@ if "pretrain" in sys.orig_argv and "SLOW_WRITE" in os.environ:
         write_checkpoint(*arguments)
 
     checkpoint.write_checkpoint = write_slowly
+
+if "pretrain" in sys.orig_argv and "SLOW_STEP" in os.environ:
+    import torch
+
+    def dawdle(module, inputs):
+        if type(module).__name__ == "Albert" and module.training:
+            time.sleep(float(os.environ["SLOW_STEP"]))
+
+    torch.nn.modules.module.register_module_forward_pre_hook(dawdle)
 
 if "pretrain" in sys.orig_argv and "LITTLE_MEMORY" in os.environ and os.environ.get("RANK") == "1":
     limit = int(os.environ["LITTLE_MEMORY"])
