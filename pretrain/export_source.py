@@ -53,9 +53,7 @@ def read_source(checkpoints: Path, which: str, num: int, keep_last: int) -> Sour
     """
     for _ in range(TRIES):
         try:
-            neighbours = list(
-                islice(newest_first(checkpoints), keep_last)
-            )  # listed before the choice: later ones are no neighbours
+            neighbours = list(islice(newest_first(checkpoints), keep_last))  # before the choice: what comes after it is none
             newest = choose_checkpoint(checkpoints, which, read_checkpoint)
             before = (folder for folder in neighbours if step_of(folder) < newest.state["step"])
             return mean_of(newest, good_checkpoints(before, read_checkpoint), num)
