@@ -6,9 +6,9 @@ The same encoder is pretrained three times on the same text, from the same rando
 and with masks of single words. Each is fine-tuned with several seeds on FOLDER/train.jsonl, as is one with random weights;
 FOLDER/dev.jsonl chooses epoch and learning rate, FOLDER/test.jsonl is what the table shows. A naive Bayes over words stands beside.
 
-What is in the work folder is not made again, so it takes one pretraining and one set of labelled files; fine-tuning may differ
-from command to command. A vocabulary may have been put there as WORK/tokenizer. Arguments that are not known here go to `albert
-launch`, such as --training.micro_batch_size 32.
+What is in the work folder is not made again, so it takes one pretraining and one set of labelled files; fine-tuning may differ from
+command to command, and WORK/results_ROWS_EPOCHS.json is that of the last one. A vocabulary may have been put there as
+WORK/tokenizer. Arguments that are not known here go to `albert launch`, such as --training.micro_batch_size 32.
 """
 
 import argparse

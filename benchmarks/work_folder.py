@@ -18,6 +18,9 @@ def bind(record: Path, settings: dict[str, Any]) -> None:
         former = json.loads(record.read_text(encoding="utf-8"))
         if changed := [name for name in settings | former if settings.get(name) != former.get(name)]:
             told = "; ".join(f"{name}: {former.get(name)} -> {settings.get(name)}" for name in changed)
-            raise UserError(f"{record.parent} was made with other settings ({told}). Choose another --work.")
+            raise UserError(
+                f"{record.parent} was made with other settings ({told}). Choose another --work, or, if nothing there is of use "
+                f"yet, delete {record}."
+            )
     record.parent.mkdir(parents=True, exist_ok=True)
     write_json(record, settings)

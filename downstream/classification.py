@@ -1,6 +1,7 @@
 """Classes or numbers for a text or a pair of texts."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -92,8 +93,9 @@ def find_targets(name: str, parts: dict[str, Labelled], *, regression: bool) -> 
     if regression:
         return Targets({split: to_numbers(labels, parts[split]) for split, labels in labelled.items()}, None)
     classes = sorted(set(labelled["train"]), key=in_order)
-    number_of = number_classes(classes, labelled, parts)
+    check_classes(classes, labelled, parts)
     tell_classes(name, classes, parts["train"])
+    number_of = {label: number for number, label in enumerate(classes)}
     return Targets({split: [number_of[label] for label in labels] for split, labels in labelled.items()}, classes)
 
 
@@ -133,7 +135,7 @@ def build_task(
     )
 
 
-def number_classes(classes: list[str], labelled: dict[str, list[str]], parts: dict[str, Labelled]) -> dict[str, int]:
+def check_classes(classes: list[str], labelled: dict[str, list[str]], parts: dict[str, Labelled]) -> None:
     """Raises a UserError where there is one class alone, or a split has a label that `train` has not."""
     quote = parts["train"].reading.quote
     if len(classes) < 2:
@@ -141,11 +143,10 @@ def number_classes(classes: list[str], labelled: dict[str, list[str]], parts: di
     for split, labels in labelled.items():
         if unknown := sorted(set(labels) - set(classes)):
             raise UserError(f"{parts[split].source}: has labels that --train does not have ({quote(unknown)}).")
-    return {label: number for number, label in enumerate(classes)}
 
 
 def tell_classes(name: str, classes: list[str], train: Labelled) -> None:
-    """Which there are, which of them F1 is of, and that -1, beside whole numbers from 0, may be the sign of a missing label, as in
+    """Which there are, which of them F1 is of, and that -1, where all are whole numbers, may be the sign of a missing label, as in
     the datasets of SNLI and GLUE."""
     f1 = "f1 is that of the second" if len(classes) == 2 else "f1 is the mean over them"
     print(f"{name and f'{name}: '}{len(classes)} classes ({train.reading.quote(classes)}); {f1}")
@@ -160,13 +161,13 @@ def tell_numbers(train: Labelled) -> None:
     Raises:
         UserError: they do, and most have one row each, from which nothing is learnt of a class.
     """
-    labels = train.labels()
-    different = sorted(set(labels), key=in_order)
+    rows_of = Counter(train.labels())
+    different = sorted(rows_of, key=in_order)
     values = [as_decimal(label) for label in different]
     if None in values or are_whole(values):
         return
     told = f"{train.source}: the labels are numbers ({train.reading.quote(different)})"
-    if len(different) > len(labels) / 2:
+    if list(rows_of.values()).count(1) > len(different) / 2:
         raise UserError(f"{told}, and most have a row each. For a number to predict give --task regression.")
     print(f"{told}, here {len(different):,} classes. For a number to predict give --task regression.")
 
@@ -180,7 +181,8 @@ def to_numbers(labels: list[str], part: Labelled) -> list[float]:
             number = math.nan
         if not math.isfinite(number):
             words = part.reading.quote([label])
-            raise UserError(f"{part.source}, row {row}: expected a number to predict ({words}). Classes: --task classification.")
+            where = f", row {row}" if part.reading.on_error != "skip" else ""  # rows that were left out count in the file
+            raise UserError(f"{part.source}{where}: expected a number to predict ({words}). Classes: --task classification.")
         numbers.append(number)
     return numbers
 

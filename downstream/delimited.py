@@ -38,16 +38,17 @@ def read_table(file: TextIO, path: Path, kind: str, reading: Reading) -> list[Ro
     found = tsv_rows(file) if kind == ".tsv" else csv_rows(file, path)
     header = list(reading.names) or read_header(found, path)
     refuse_twins(header, path, reading)
-    rows, of_other_width, torn_lines = [], 0, 0
+    rows, of_other_width, torn_lines, is_torn = [], 0, 0, False
     for row in found:
-        if row.cells and len(row.cells) == len(header):
+        is_torn = bool(row.fault) or (is_torn and row.line.count('"') % 2 == 1)  # the rest of a torn row closes its quote
+        if not is_torn and len(row.cells) == len(header):
             rows.append(dict(zip(header, row.cells, strict=True)))
         elif row.cells == [""]:
             continue
         elif reading.on_error != "skip":
             mend = "Mend it, or leave such rows out with --on_error skip." if reading.on_error == "stop" else "Mend it."
             raise UserError(f"{path}, {what_is_wrong(row, header, kind, reading)}{mend}")
-        elif row.fault:
+        elif is_torn:
             torn_lines += row.last - row.first + 1
         else:
             of_other_width += 1

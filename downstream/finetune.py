@@ -4,6 +4,7 @@ Several seeds give a mean and a standard deviation; the model that is kept is th
 each seed the folder is written anew, so that what stops a later one costs that one alone; before that, after each better epoch.
 """
 
+import json
 import re
 import shutil
 import statistics
@@ -121,16 +122,17 @@ def run_seeds(task: "Task", options: FinetuneOptions, session: Record) -> Iterat
     from downstream.train import train
 
     runs, output = [], options.output / task.name
+    keeps_epochs = not has_seeds(output)
 
-    def write(runs: "list[Trained]", num_done: int) -> dict[str, Any]:
-        result = summarize(task, runs, options, num_done)
+    def write(tried: "list[Trained]", num_done: int) -> dict[str, Any]:
+        result = summarize(task, tried, options, num_done)
         with replace_folder(output) as temporary:
-            write_model(temporary, task, best_of(runs), result, options, session)
+            write_model(temporary, task, best_of(tried), result, options, session)
         return result
 
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seed, options.seed + options.num_seeds):
-            keep = None if runs else lambda run: write([run], 0)  # an epoch of a later seed does not replace a seed that is done
+            keep = (lambda run: write([run], 0)) if keeps_epochs and not runs else None  # no epoch replaces a seed that is done
             runs.append(train(task, options, seed, Path(folder), keep))
             kept = best_of(runs)
             runs = [run if run is kept else run._replace(model=None, outputs={}) for run in runs]  # one model in memory
@@ -138,6 +140,16 @@ def run_seeds(task: "Task", options: FinetuneOptions, session: Record) -> Iterat
             if options.num_seeds > 1:
                 print(f"{len(runs)} of {options.num_seeds} seeds are in {output}", flush=True)
             yield result
+
+
+def has_seeds(folder: Path) -> bool:
+    """Whether a former command's model is there, of a seed that was done."""
+    try:
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))["num_seeds_done"] > 0
+    except FileNotFoundError:
+        return False
+    except (ValueError, LookupError, TypeError):  # who knows what it is of
+        return True
 
 
 def write_model(
@@ -164,7 +176,11 @@ def write_model(
         parents=[parent("model", options.model, "model.safetensors")],
         inputs=task.inputs,
     )
-    close_session(record, 0, record_outputs(folder, sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))))
+    outputs = record_outputs(folder, sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
+    if result["num_seeds_done"]:
+        close_session(record, 0, outputs)
+    else:  # it goes on
+        record["outputs"] = list(outputs)
     write_record(folder, record)
 
 

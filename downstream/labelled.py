@@ -62,8 +62,10 @@ class Labelled(NamedTuple):
         labels = list(map(label_of, self.column(self.columns.label)))
         if "" in labels:
             row = labels.index("") + 1
-            mend = "it in, or leave such rows out with --on_error skip" if self.reading.on_error == "stop" else "it in"
-            raise UserError(f"{self.source}, row {row}: has no label in the column {self.columns.label}. Fill {mend}.")
+            raise UserError(
+                f"{self.source}, row {row}: has no label in the column {self.columns.label}. Fill it in, or leave such rows out "
+                "with --on_error skip."
+            )
         return labels
 
     def column(self, name: str | None) -> list[Any] | None:

@@ -18,6 +18,7 @@ from pretrain.init_from import check_init_from
 from pretrain.memory import FP32, MemoryEstimate, count_parameters, estimate_memory
 from pretrain.micro_batch import CPU_SHARE, GPU_SHARE
 from pretrain.phases import find_predecessor
+from pretrain.progress import progress_from
 from tokenizer.errors import UserError
 from tokenizer.files import nearest_folder
 from tokenizer.memory import free_memory
@@ -83,7 +84,7 @@ def report(
     if newest is not None:
         first_step = min(step_of(newest), config.training.steps)
         if hours_left is not None:
-            hours_left = max(0.0, hours_left - read_state(newest)["training_seconds"] / 3600)
+            hours_left = max(0.0, hours_left - progress_from(read_state(newest)).training_seconds / 3600)
     elif config.continue_from is not None:
         first_step = step_of(find_predecessor(config, manifest))
     elif config.model.init_from is not None:
@@ -103,7 +104,7 @@ def report(
         ("steps", f"{steps:,}" + (f" (from step {first_step:,})" if first_step else "") + limit),
         ("a step", f"{training.global_batch_size:,} instances, {amount(cast.pieces)} pieces, {amount(cast.flops)}FLOP"),
         ("in all", f"{amount(steps * cast.pieces)} pieces, {amount(steps * cast.flops)}FLOP"),
-        ("epochs", f"{cast.epochs:,.1f} over the unique text"),
+        ("epochs", f"{cast.epochs:,.1f} over the unique text" + (" from here on" if first_step else "")),
         ("memory", f"{cast.memory} in micro-batches of {cast.micro_batch_size}; {machine.memory / 1e9:.1f} GB to use"),
         ("checkpoints", f"{saved / 1e9:.2f} GB each, {kept * saved / 1e9:.2f} GB for {kept}, and room for one more"),
         (

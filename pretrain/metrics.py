@@ -37,7 +37,7 @@ class MetricsLog:
         figures = {f"{record['event']}/{key}": value for key, value in record.items() if key not in ("event", "step", "time")}
         self.call_wandb("log", figures, step=record["step"])
         if record["event"] == "train":
-            for finding in self.watch.see(record):
+            for finding in self.watch.see(record["step"], record["mlm_loss"]):
                 self.write_event("warning", record["step"], finding.message, kind=finding.kind)
 
     def write_event(self, event: str, step: int, message: str, **more: Any) -> None:
@@ -46,12 +46,11 @@ class MetricsLog:
 
     def open_after(self, step: int) -> None:
         """Go on behind the records up to `step`, which the watch sees again."""
-        kept = truncate_after(self.path, step)
+        losses = truncate_after(self.path, step)
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
         self.watch = Watch(self.config, self.unigram_entropy)
-        for record in kept:
-            if record["event"] == "train" and isinstance(record.get("mlm_loss"), float):
-                self.watch.see(record)
+        for seen in losses:
+            self.watch.see(*seen)
 
     def rewind(self, step: int) -> None:
         """Drop the records after `step`, which the run went back to."""

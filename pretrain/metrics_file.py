@@ -40,13 +40,19 @@ def is_step(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 53
 
 
-def truncate_after(path: Path, step: int) -> list[dict[str, Any]]:
+def truncate_after(path: Path, step: int) -> list[tuple[int, float]]:
     """Drop records after `step`, which a run that was killed wrote beyond its last checkpoint, and lines that are no records, which
-    is told but for a half-written last one; the others."""
-    records = list(read_records(path))
-    if num_odd := records.count(None):
+    is told but for a half-written last one; step and MLM loss (nats) of the train records that stay."""
+    kept, losses, num_odd = [], [], 0
+    for record in read_records(path):
+        if record is None:
+            num_odd += 1
+        elif record["step"] <= step:
+            kept.append(f"{json.dumps(record)}\n")
+            if record["event"] == "train" and isinstance(record.get("mlm_loss"), float):
+                losses.append((record["step"], record["mlm_loss"]))
+    if num_odd:
         print(f"{path}: {num_odd:,} damaged line(s) dropped")
-    kept = [record for record in records if record is not None and record["step"] <= step]
     if path.exists():
-        write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
-    return kept
+        write_text(path, "".join(kept))
+    return losses

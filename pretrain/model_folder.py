@@ -46,7 +46,8 @@ def open_model(path: Path, checkpoint: str) -> Source:
     Raises:
         UserError: it is none of them, has no such checkpoint, or its shape cannot be computed.
     """
-    if step := re.fullmatch(r".*/checkpoints/step-(\d+)", str(path.absolute())):
+    step = re.fullmatch(r".*/checkpoints/step-(\d+)", str(path.absolute()))
+    if step and not (path / "config.json").is_file():
         return open_model(path.absolute().parent.parent, step[1])._replace(path=path)
     if (path / "config.yaml").is_file():
         config = load_config(path / "config.yaml")

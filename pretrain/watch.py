@@ -7,7 +7,7 @@ the square-root rule), huggingface/transformers issues 4727 and 10840 (ALBERT st
 """
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,9 +47,8 @@ class Watch:
         self.history: list[tuple[int, float]] = []
         self.in_spike = self.on_plateau = False
 
-    def see(self, record: dict[str, Any]) -> list[Finding]:
-        """What is new with this record (`step`, `mlm_loss` in nats); a state that lasts is named once."""
-        step, loss = record["step"], record["mlm_loss"]
+    def see(self, step: int, loss: float) -> list[Finding]:
+        """What is new with the MLM loss (nats) of this step; a state that lasts is named once."""
         spike, plateau = self.find_spike(step, loss), self.find_plateau(step, loss)
         news = [spike] if spike and not self.in_spike else []
         news += [plateau] if plateau and not self.on_plateau else []

@@ -79,7 +79,9 @@ def test_nothing_is_written_and_a_run_is_reckoned_from_where_it_stands(dry_run, 
     assert not (tmp_path / "run").exists()
     launch(tmp_path / "run", "--training.steps", 5)
     before = sorted(tmp_path.rglob("*"))
-    assert figure(dry_run("--output", tmp_path / "run"), "steps") == "5 (from step 5)"
+    output = dry_run("--output", tmp_path / "run")
+    assert figure(output, "steps") == "5 (from step 5)"
+    assert figure(output, "epochs").endswith("over the unique text from here on")
     phase = ["--continue_from", tmp_path / "run", "--training.steps", 8]
     assert figure(dry_run(*phase), "steps") == "3 (from step 5)"
     assert sorted(tmp_path.rglob("*")) == before

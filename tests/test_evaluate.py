@@ -89,6 +89,7 @@ def test_a_step_is_a_model_in_its_own_folder_and_a_number_is_no_step(undisturbed
     (tmp_path / "checkpoints").mkdir()
     hugging_face = copy(hf, tmp_path / "checkpoints" / "500")
     assert open_model(hugging_face, "last").kind == "hugging_face"
+    assert open_model(hugging_face.rename(tmp_path / "checkpoints" / "step-500"), "last").kind == "hugging_face"
 
 
 def test_equal_shares_in_all_instances_claim_no_more_than_a_trial_each():

@@ -143,6 +143,11 @@ def test_what_cannot_be_read_is_refused_and_an_earlier_page_stays(export, synthe
         page_of(synthetic, tmp_path, TEXT)
     with pytest.raises(UserError, match="--num: goes with data or a run.*\n--checkpoint: goes with a run"):
         inspect(InspectOptions(folder=export, text=[TEXT], num=3, checkpoint="best"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    with pytest.raises(UserError, match="--checkpoint: of a run, goes with --html"):
+        inspect(InspectOptions(folder=run, checkpoint="best"))
     for name, content in (
         ("config.json", "{}"),
         ("config.json", '{"model_type": "bert"}'),

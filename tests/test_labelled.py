@@ -82,6 +82,9 @@ def test_a_csv_with_misplaced_quotes_is_named_by_its_line_or_left_out(tmp_path, 
     told = capsys.readouterr().out
     assert f"{path}: 3 lines with misplaced quotes left out" in told
     assert f"{path}: 1 rows with another number of columns than 2 left out" in told
+    path = write_lines(tmp_path / "torn.csv", ("text,label", "a,x", '"he said "yes', 'really",y', "d,y"))
+    assert read(path, Reading(on_error="skip")).texts()[0] == ["a", "d"]
+    assert f"{path}: 2 lines with misplaced quotes left out" in capsys.readouterr().out
     path = write_lines(tmp_path / "c.csv", ("text,label", "a,x", '"b,x', "c,y"))  # the rest of the file is no row to leave out
     for on_error in ("stop", "skip"):
         with pytest.raises(UserError, match='c.csv, line 3: in this row begins a cell with " that no other " ends'):

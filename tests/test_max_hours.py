@@ -2,7 +2,7 @@
 
 import json
 
-from runs import LONG, records, start, wait_for
+from runs import LONG, SLOW, records, start, wait_for
 
 SECONDS = 10.0
 
@@ -16,14 +16,14 @@ def state_of(run_folder):
 def test_a_run_ends_by_time_counted_over_its_sessions(albert, small_config, synthetic, tmp_path):
     run_folder, endless = tmp_path / "run", (*LONG, "--training.steps", 10**6, "--schedule.total_steps", 10**6)
     limited = (*endless, "--training.max_hours", SECONDS / 3600, "--checkpoint.every_n_steps", 10**6)
-    process = start(small_config, synthetic, run_folder, *limited)
+    process = start(small_config, synthetic, run_folder, *limited, **SLOW)
     wait_for(lambda: (run_folder / "metrics.jsonl").exists() and len(records(run_folder)) >= 5, process)
     (run_folder / "STOP").touch()
     assert process.wait(180) == 3, process.stdout.read()
     stopped = state_of(run_folder)
     assert 0 < stopped["training_seconds"] < SECONDS
 
-    process = start(small_config, synthetic, run_folder, *limited)
+    process = start(small_config, synthetic, run_folder, *limited, **SLOW)
     assert process.wait(180) == 0, process.stdout.read()
     ended, done = state_of(run_folder), json.loads((run_folder / "DONE").read_text())
     assert done == {"step": ended["step"], "training_hours": ended["training_seconds"] / 3600}

@@ -225,11 +225,7 @@ def watch(plateau_steps: int = 100, warmup_steps: int = 0, every: int = 5) -> Wa
 def see(watch: Watch, losses: list[float], every: int = 5) -> list[tuple[int, str]]:
     """(step, kind) of what the watch names, with a record every 5 steps."""
     steps = range(every, every * (len(losses) + 1), every)
-    return [
-        (step, finding.kind)
-        for step, loss in zip(steps, losses, strict=True)
-        for finding in watch.see({"step": step, "mlm_loss": loss})
-    ]
+    return [(step, finding.kind) for step, loss in zip(steps, losses, strict=True) for finding in watch.see(step, loss)]
 
 
 def test_the_watch_names_a_plateau_but_no_progress_no_low_loss_and_nothing_in_the_warm_up():
