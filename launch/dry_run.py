@@ -249,4 +249,7 @@ def amount(number: float) -> str:
 
 
 def describe_hours(hours: float) -> str:
-    return f"{hours * 60:,.1f} minutes" if hours < 1 else f"{hours:,.1f} hours" if hours < 72 else f"{hours / 24:,.1f} days"
+    """In minutes, hours or days, such as 1.0 hours for what is rounded to 60.0 minutes."""
+    if round(hours * 60, 1) < 60:
+        return f"{hours * 60:,.1f} minutes"
+    return f"{hours:,.1f} hours" if round(hours, 1) < 72 else f"{hours / 24:,.1f} days"

@@ -60,6 +60,11 @@ def test_every_figure_follows_from_config_and_data(dry_run, small_config, synthe
     assert "in its warm-up" not in output
 
 
+def test_hours_are_written_in_the_unit_that_reads_well():
+    written = {hours: describe_hours(hours) for hours in (0.001, 0.9991, 0.9992, 1, 71.94, 71.96)}
+    assert list(written.values()) == ["0.1 minutes", "59.9 minutes", "1.0 hours", "1.0 hours", "71.9 hours", "3.0 days"]
+
+
 def test_few_epochs_are_no_warning(dry_run):
     assert "warning" not in dry_run("--training.steps", 5)
 
