@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import ALBERT
-from runs import FAULTS, LONG, SLOW, assert_same_run, figures, records
+from runs import FAULTS, LONG, SLOW, assert_same_run, figures, records, wait_for
 
 from launch.hosts import read_hostfile
 from pretrain.report import newest_step
@@ -28,12 +28,7 @@ def begin(nodes, small_config, synthetic):
         where = ("--config", small_config, "--data", synthetic, "--output", run_folder, "--hostfile", nodes.hostfile)
         process = nodes.start(ALBERT, "launch", *where, *SUPERVISED, "--checkpoint.keep_last", 20, *options)
         begun.append(process)
-        deadline = time.monotonic() + 180
-        while newest_step(run_folder) < until_step:
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                raise AssertionError(process.stdout.read())
-            time.sleep(0.01)
+        wait_for(lambda: newest_step(run_folder) >= until_step, process)
         return process
 
     yield run
@@ -41,7 +36,7 @@ def begin(nodes, small_config, synthetic):
         if process.poll() is None:
             process.kill()
             process.wait()
-    for each in [each for node in nodes.nodes for each in node.processes() if is_ours(each)]:
+    for each in left_on(nodes):
         with suppress(psutil.NoSuchProcess):
             each.kill()
 
@@ -64,11 +59,15 @@ def assert_nothing_left(nodes) -> None:
     """No worker, and nothing that started one, on either node."""
     deadline = time.monotonic() + 10
     while True:
-        left = [each for node in nodes.nodes for each in node.processes() if is_ours(each)]
+        left = left_on(nodes)
         if not left or time.monotonic() > deadline:
             assert not left
             return
         time.sleep(0.2)
+
+
+def left_on(nodes) -> list[psutil.Process]:
+    return [each for node in nodes.nodes for each in node.processes() if is_ours(each)]
 
 
 def is_ours(process: psutil.Process) -> bool:
@@ -147,11 +146,7 @@ def test_an_sshd_that_dies_takes_nothing_with_it(nodes, begin, slow_step, undist
 
 def wait_for_step(run_folder: Path, process, step: int) -> None:
     """Two steps after the checkpoint of step 20, others may no longer be saving: what hangs then is given no more time."""
-    deadline = time.monotonic() + 180
-    while not (run_folder / "metrics.jsonl").exists() or len(records(run_folder)) < step:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: (run_folder / "metrics.jsonl").exists() and len(records(run_folder)) >= step, process)
 
 
 @needs_nodes
@@ -253,10 +248,7 @@ def test_a_signal_saves_on_both_nodes_and_a_second_one_ends_both_at_once(
         time.sleep(0.05)
     launcher = nodes.a.find("albert launch")
     launcher.terminate()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "STOP").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for((tmp_path / "run" / "STOP").exists, process, 60)
     launcher.terminate()
     asked_at = time.monotonic()
     output = end(process, 1, 20)
